@@ -1,0 +1,25 @@
+"""relaxquant: automatic quantization and integer kernels for Apache TVM's Relax.
+
+mod  = rq.frontends.from_torch(model, example_input)
+qmod = rq.quantize(mod, rq.QConfig(), calibration=batches)
+lib  = rq.compile(qmod)
+y    = lib(x)
+"""
+
+from . import frontends, target
+from .errors import InputError, ModelError, RelaxQuantError, TargetError
+from .executors import Library, compile, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "Library",
+    "ModelError",
+    "RelaxQuantError",
+    "TargetError",
+    "compile",
+    "frontends",
+    "load",
+    "target",
+]

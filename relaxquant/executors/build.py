@@ -1,0 +1,119 @@
+"""``rq.compile``: one function from a Relax module to a `Library`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+
+import tvm
+from tvm import relax
+
+from .. import target as targets
+from ..errors import InputError
+from ..lower import KernelTable, lower
+from ..lower.read import dtype_of, shape_of
+from .library import METADATA, Library, Metadata
+from .naive import stock_records
+from .pipelines import EXECUTORS, lowered_pipeline
+
+
+def compile(
+    module: tvm.IRModule,
+    target: str | dict | tvm.target.Target = "native",
+    schedule: str = "nchw_spatial_pack",
+    executor: str = "graph",
+    threads: int | None = None,
+    batch: int | None = None,
+) -> Library:
+    """Compile fp32 or QDQ Relax into a library that runs.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        From `relaxquant.frontends` or `relaxquant.quantize`.
+    target : str, dict or tvm.target.Target
+        ``"native"``, an LLVM CPU name, or a TVM target; see `relaxquant.target.resolve`.
+    schedule : str
+        Preferred row of the schedule table; layers it does not take get the first that does.
+    executor : str
+        ``"graph"``: static shapes, memory planned and the call sequence compiled ahead of time.
+        ``"vm"``: the same kernels on the bytecode virtual machine; the batch may be symbolic.
+        ``"naive"``: the module as it is through TVM's default pipeline, as TVM users get it today.
+    threads : int, optional
+        Threads of TVM's pool while this library runs; default: the physical cores.
+    batch : int, optional
+        Bind a symbolic batch to this size.
+
+    Raises
+    ------
+    InputError
+        For an unknown executor or schedule, or a symbolic batch that the executor cannot take.
+    ModelError, TargetError
+        If the module or the target is not supported.
+    """
+    _check_executor(executor)
+    resolved = targets.resolve(target)
+    module = _bind_batch(module, executor, batch)
+    if executor == "naive":
+        return _compile_naive(module, resolved, threads)
+    lowered = lower(module, resolved, schedule)
+    mode = "compiled" if executor == "graph" else "bytecode"
+    metadata = _metadata(module, resolved, executor, threads, KernelTable(lowered.kernels))
+    ready = _with_metadata(lowered.module, metadata)
+    pipeline = lowered_pipeline(plan_memory=executor == "graph")
+
+    def build(exec_mode: str):
+        with tvm.transform.PassContext(opt_level=3):
+            return relax.build(ready, resolved, relax_pipeline=pipeline, exec_mode=exec_mode)
+
+    return Library(build(mode), metadata, profiler=lambda: build("bytecode"))
+
+
+def _compile_naive(module, target, threads: int | None) -> Library:
+    metadata = _metadata(module, target, "naive", threads, KernelTable(stock_records(module)))
+    executable = relax.build(_with_metadata(module, metadata), target)
+    return Library(executable, metadata, profiler=lambda: executable)
+
+
+def _check_executor(executor: str) -> None:
+    if executor not in EXECUTORS:
+        near = difflib.get_close_matches(executor, EXECUTORS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"no executor is called {executor!r}{hint} (there are: {EXECUTORS})")
+
+
+def _bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.IRModule:
+    symbolic = relax.analysis.defined_symbolic_vars(module["main"])
+    if batch is not None and symbolic:
+        return relax.transform.BindSymbolicVars({symbolic[0].name: batch})(module)
+    static = shape_of(module["main"].params[0])[0]
+    if batch is not None and batch != static:
+        raise InputError(
+            f"the module has a static batch of {static}, not {batch}; import it with "
+            "dynamic_batch=True or with an example of that batch"
+        )
+    if symbolic and executor == "graph":
+        raise InputError(
+            "executor 'graph' needs static shapes and the module's batch is symbolic: pass "
+            "batch=..., or use executor 'vm'"
+        )
+    return module
+
+
+def _metadata(module, target, executor: str, threads: int | None, kernels) -> Metadata:
+    inputs = [(str(p.name), list(shape_of(p)), dtype_of(p)) for p in module["main"].params]
+    return Metadata(
+        inputs=inputs,
+        target=str(target.attrs.get("mcpu", "")) or str(target),
+        executor=executor,
+        threads=threads or targets.physical_cores(),
+        kernels=kernels,
+    )
+
+
+def _with_metadata(module: tvm.IRModule, metadata: Metadata) -> tvm.IRModule:
+    """Add a Relax function that returns the metadata, so that one exported file holds all."""
+    builder = relax.BlockBuilder(module)
+    with builder.function(METADATA, []):
+        builder.emit_func_output(tvm.ir.StringImm(json.dumps(metadata.as_dict())))
+    return builder.get()

@@ -1,0 +1,34 @@
+"""Relax pass pipelines of the three executors."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+EXECUTORS = ("graph", "vm", "naive")
+
+
+def lowered_pipeline(*, plan_memory: bool) -> tvm.transform.Pass:
+    """Passes for a lowered module, from ``call_tir`` to the virtual machine.
+
+    Operators that stayed with TVM are legalized here. With ``plan_memory`` all activations get
+    their place in shared storage at compile time, which needs static shapes.
+    Source: ``tvm/relax/backend/cpu_generic/pipeline.py``, without its fusion: the kernels are fused.
+    """
+    passes = [
+        relax.transform.LegalizeOps(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+    ]
+    if plan_memory:
+        passes.append(relax.transform.StaticPlanBlockMemory())
+    passes += [
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+    return tvm.transform.Sequential(passes)

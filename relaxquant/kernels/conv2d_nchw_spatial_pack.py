@@ -1,0 +1,175 @@
+"""Schedule ``nchw_spatial_pack``: direct convolution on NCHW[x]c, fp32 and int8.
+
+Loop nest::
+
+    parallel over (image, tile of output channels, output row)
+      tile of output pixels in the row
+        accumulators in registers: [pixels][vectors of output channels], started with the bias
+        for block of input channels, kernel row, kernel column, step in the block
+          unrolled: every pixel's activation, broadcast, times every vector of weights
+        epilogue on the registers, one store
+
+Packing: activations (N, C/16, H, W, 16), weights as `pack_conv` lays them: the inner loop reads one
+contiguous stream of weights. For int8 a step is four input channels, summed by one dot product.
+
+What limits it: the multiply units, as long as the weights of one tile of output channels stay in
+the L2 cache; broadcasts of activations take a load each, so tiles of several vectors of output
+channels pay off where registers allow.
+
+Source: the NCHWc template of TVM's Relay, ``topi/x86/conv2d_avx_common.py`` and
+``conv2d_int8.py`` (Apache TVM up to 0.17); Liu et al., "Optimizing CNN Model Inference on CPUs",
+USENIX ATC 2019. Here the border is cut out of the loops instead of padded in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+
+from .epilogue import Epilogue
+from .intrinsics import DotProduct, InstructionSet
+from .row_tiles import RowTiles
+from .spec import ConvSpec
+from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
+
+NAME = "nchw_spatial_pack"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Register tile: ``vectors`` of output channels by ``pixels`` of an output row."""
+
+    vectors: int
+    pixels: int
+
+
+def applies(spec: ConvSpec) -> bool:
+    """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
+    if spec.precision == "int8" and spec.data.block % 4:
+        return False
+    if spec.groups == 1:
+        return True
+    in_group = spec.data.channels // spec.groups
+    out_group = spec.out.channels // spec.groups
+    return in_group % spec.data.block == 0 and out_group % spec.out.block == 0
+
+
+def build(
+    spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile
+) -> tvm.tirx.PrimFunc:
+    """The convolution as a PrimFunc.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        The layer; blocks of its groups must not be straddled (see `applies`).
+    isa : InstructionSet
+        Vector width and rounding.
+    dot : DotProduct or None
+        The int8 dot product; None for fp32.
+    tile : Tile
+        Register tile.
+
+    Returns
+    -------
+    tvm.tirx.PrimFunc
+        Arguments: data, weight, [border], bias, [multiplier], [residual], bounds, output.
+    """
+    return prim_func(lambda: _Conv2d(spec, isa, dot, tile).emit())
+
+
+class _Conv2d:
+    """Emits one convolution; the methods follow the loop nest from outside in."""
+
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile):
+        self.spec, self.isa, self.dot, self.tile = spec, isa, dot, tile
+        self.rows = RowTiles(spec.data, spec.out, spec.window, tile.pixels)
+        self.tile_channels = tile.vectors * isa.lanes
+        self.out_tiles = ceildiv(spec.out.padded_channels, self.tile_channels)
+        self.group_blocks = spec.data.blocks // spec.groups
+        self.taps = 4 if dot else 1
+        self.steps = spec.data.block // self.taps
+
+    def emit(self) -> None:
+        """Arguments, then the parallel loop over images, channel tiles and output rows."""
+        spec = self.spec
+        batch = batch_extent(spec.batch)
+        self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        kernel = (self.out_tiles, self.group_blocks, *spec.window.kernel, self.steps)
+        weight_dtype = "int8" if self.dot else "float32"
+        self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), weight_dtype)
+        if spec.pads_with_zero_point:
+            border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
+            self.border = arg("border", border, "int32")
+        self.epilogue = Epilogue(spec, self.isa, batch)
+        height = spec.out.height
+        with T.parallel(batch * self.out_tiles * height) as task:
+            self.n = task // (self.out_tiles * height)
+            self.out_tile = task // height % self.out_tiles
+            self.oh = task % height
+            self.rows.emit(self._emit_tile)
+
+    def _emit_tile(self, start, width: int, edge: int | None) -> None:
+        self.start = start
+        self.acc = local(width * self.tile.vectors * self.isa.lanes, self.epilogue.bias.dtype)
+        with T.unroll(width) as i, T.unroll(self.tile.vectors) as j:
+            store(self.acc, [self._register(i, j)], self.epilogue.initial(self._channel(j)))
+        if self.spec.pads_with_zero_point:
+            self.rows.missing_taps(self.oh, width, edge, self._emit_missing_tap)
+        with T.serial(self.group_blocks) as block:
+            self.rows.taps(
+                self.oh,
+                width,
+                edge,
+                lambda kh, kw, first, last: self._emit_tap(block, kh, kw, first, last),
+            )
+        with T.unroll(width) as i, T.unroll(self.tile.vectors) as j:
+            acc = self.acc[self._register(i, j)]
+            self.epilogue.finish(acc, self.n, self._channel(j), self.oh, self.start + i)
+
+    def _emit_missing_tap(self, kh, kw, first: int, last: int) -> None:
+        with T.unroll(first, last) as i, T.unroll(self.tile.vectors) as j:
+            at = self._register(i, j)
+            extra = self.border[kh, kw, lanes_at(self._channel(j), self.isa.lanes)]
+            store(self.acc, [at], self.acc[at] + extra)
+
+    def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
+        # Four steps at a time keep the loop's own cost away and the code small.
+        unrolled = min(self.steps, 4)
+        with T.serial(self.steps // unrolled) as outer, T.unroll(unrolled) as inner:
+            step = outer * unrolled + inner
+            with T.unroll(first, last) as i, T.unroll(self.tile.vectors) as j:
+                self._emit_multiply_add(block, kh, kw, step, i, j)
+
+    def _emit_multiply_add(self, block, kh, kw, step, i, j) -> None:
+        size = self.isa.lanes * self.taps
+        weight = self.weight[self.out_tile, block, kh, kw, step, lanes_at(j * size, size)]
+        at = self._register(i, j)
+        x = self._activation(block, kh, kw, step, i)
+        if self.dot:
+            value = self.dot.emit(self.acc[at], x, weight)
+        else:
+            value = self.acc[at] + T.broadcast(x, self.isa.lanes) * weight
+        store(self.acc, [at], value)
+
+    def _activation(self, block, kh, kw, step, i):
+        """One float32, or four uint8 as an int32."""
+        window, data = self.spec.window, self.spec.data
+        if self.spec.groups > 1:
+            out_group = self.spec.out.channels // self.spec.groups
+            block = block + self._channel(0) // out_group * self.group_blocks
+        ih = self.oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
+        iw = (self.start + i) * window.strides[1] - window.padding[1] + kw * window.dilation[1]
+        if data.block == 1:
+            return self.data[self.n, block, ih, iw]
+        if self.dot:
+            quad = self.data[self.n, block, ih, iw, lanes_at(step * 4, 4)]
+            return T.reinterpret("int32", quad)
+        return self.data[self.n, block, ih, iw, step]
+
+    def _channel(self, j):
+        return self.out_tile * self.tile_channels + j * self.isa.lanes
+
+    def _register(self, i, j):
+        return lanes_at((i * self.tile.vectors + j) * self.isa.lanes, self.isa.lanes)

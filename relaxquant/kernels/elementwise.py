@@ -1,0 +1,124 @@
+"""Memory-bound kernels: residual add, concatenation, and conversion of layout and precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+
+from .intrinsics import InstructionSet
+from .requantize import from_float, fused_multiply_add, to_float
+from .spec import TensorSpec
+from .tir import BLOCK, T, arg, batch_extent, lanes_at, prim_func, store
+
+
+@dataclass(frozen=True)
+class AddSpec:
+    """``out = clip(a * scale_a + b * scale_b)`` on NCHW16c; batch is None where symbolic."""
+
+    batch: int | None
+    a: TensorSpec
+    b: TensorSpec
+    out: TensorSpec
+
+
+@dataclass(frozen=True)
+class ConcatSpec:
+    """Concatenation along the channels on NCHW16c, each input with a scale of its own."""
+
+    batch: int | None
+    inputs: tuple[TensorSpec, ...]
+    out: TensorSpec
+
+
+def scales_and_bounds(scales: list[float], low: float, high: float) -> np.ndarray:
+    """float32 (2 + inputs,): low, high, then output units for one step of each input."""
+    return np.array([low, high, *scales], np.float32)
+
+
+def build_add(spec: AddSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
+    """Residual add as a PrimFunc. Arguments: a, b, scales_and_bounds, output."""
+
+    def body():
+        batch, lanes = batch_extent(spec.batch), isa.lanes
+        a = arg("a", spec.a.physical_shape(batch), spec.a.dtype)
+        b = arg("b", spec.b.physical_shape(batch), spec.b.dtype)
+        bounds = arg("bounds", (4,), "float32")
+        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        scale_a, scale_b = (T.broadcast(bounds[i], lanes) for i in (2, 3))
+        for at in _vectors(batch, spec.out, lanes):
+            value = to_float(a[tuple(at)], spec.a, lanes) * scale_a
+            addend = to_float(b[tuple(at)], spec.b, lanes)
+            value = fused_multiply_add(addend, scale_b, value, lanes)
+            store(output, at, from_float(value, bounds[0], bounds[1], spec.out, isa))
+
+    return prim_func(body)
+
+
+def _vectors(batch, out: TensorSpec, lanes: int):
+    """Loop over all vectors of an NCHW16c tensor, parallel over rows; yields the index once."""
+    with T.parallel(batch * out.blocks * out.height) as task:
+        row = [task // (out.blocks * out.height), task // out.height % out.blocks]
+        with T.serial(out.width) as w, T.unroll(BLOCK // lanes) as vector:
+            yield [*row, task % out.height, w, lanes_at(vector * lanes, lanes)]
+
+
+def build_concat(spec: ConcatSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
+    """Concatenation as a PrimFunc. Arguments: the inputs, scales_and_bounds, output.
+
+    An input that starts on a whole block is moved by vectors, any other channel by channel. What
+    the former writes past its own channels, the next input overwrites.
+    """
+
+    def body():
+        batch = batch_extent(spec.batch)
+        inputs = [
+            arg(f"input{i}", tensor.physical_shape(batch), tensor.dtype)
+            for i, tensor in enumerate(spec.inputs)
+        ]
+        bounds = arg("bounds", (2 + len(inputs),), "float32")
+        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        first = 0
+        for i, (tensor, data) in enumerate(zip(spec.inputs, inputs, strict=True)):
+            copy = _copy_blocks if first % BLOCK == 0 else _copy_channels
+            copy(batch, tensor, data, (bounds, i + 2), output, spec.out, first, isa)
+            first += tensor.channels
+
+    return prim_func(body)
+
+
+def _copy_blocks(batch, tensor, data, scale, output, out, first: int, isa) -> None:
+    bounds, index = scale
+    for at in _vectors(batch, tensor, isa.lanes):
+        value = to_float(data[tuple(at)], tensor, isa.lanes) * T.broadcast(bounds[index], isa.lanes)
+        at[1] = at[1] + first // BLOCK
+        store(output, at, from_float(value, bounds[0], bounds[1], out, isa))
+
+
+def _copy_channels(batch, tensor, data, scale, output, out, first: int, isa) -> None:
+    bounds, index = scale
+    with (
+        T.parallel(batch * tensor.height) as task,
+        T.serial(tensor.channels) as c,
+        T.serial(tensor.width) as w,
+    ):
+        n, h, to = task // tensor.height, task % tensor.height, c + first
+        value = to_float_scalar(data[n, c // BLOCK, h, w, c % BLOCK], tensor) * bounds[index]
+        stored = from_float_scalar(value, bounds[0], bounds[1], out)
+        store(output, [n, to // BLOCK, h, w, to % BLOCK], stored)
+
+
+def to_float_scalar(stored, spec: TensorSpec):
+    """`requantize.to_float` for one element."""
+    if spec.dtype == "float32":
+        return stored
+    return T.cast(T.cast(stored, "int32") - spec.zero_point, "float32")
+
+
+def from_float_scalar(value, low, high, spec: TensorSpec):
+    """`requantize.from_float` for one element."""
+    value = T.min(T.max(value, low), high)
+    if spec.dtype == "float32":
+        return value
+    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, "uint8")

@@ -1,0 +1,97 @@
+"""The end of a convolution: from an accumulator in registers to the stored activation.
+
+The order of float operations is fixed (one multiply, one fused multiply-add for the residual,
+clip, round to nearest even), and the fused operation is asked for by name, so that a NumPy model
+of it can be compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .intrinsics import InstructionSet
+from .requantize import from_float, fused_multiply_add, to_float
+from .spec import ConvSpec, ConvWeights
+from .tir import BLOCK, T, arg, lanes_at, store
+
+
+class Epilogue:
+    """Declares the epilogue's arguments and emits its code for one vector of accumulators.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        The layer.
+    isa : InstructionSet
+        Gives the vector width and the rounding instruction.
+    batch
+        Extent of the batch axis, an int or a TIR variable.
+    """
+
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, batch):
+        self.spec, self.isa = spec, isa
+        integer = spec.precision == "int8"
+        channels = spec.out.padded_channels
+        residual = spec.epilogue.residual
+        self.bias = arg("bias", (channels,), "int32" if integer else "float32")
+        self.multiplier = arg("multiplier", (channels,), "float32") if integer else None
+        self.residual = (
+            arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
+        )
+        self.bounds = arg("bounds", (3,), "float32")  # low, high, residual_scale
+        self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+
+    def initial(self, channel):
+        """Start value of the accumulators of the channels from ``channel`` on: the bias."""
+        return self.bias[lanes_at(channel, self.isa.lanes)]
+
+    def finish(self, acc, n, channel, oh, ow) -> None:
+        """Scale, add the residual, clip, round and store one vector of accumulators."""
+        lanes, spec = self.isa.lanes, self.spec
+        at = [n, channel // BLOCK, oh, ow, lanes_at(channel % BLOCK, lanes)]
+        value = acc
+        if self.multiplier is not None:
+            value = T.cast(acc, f"float32x{lanes}") * self.multiplier[lanes_at(channel, lanes)]
+        if self.residual is not None:
+            value = self._add_residual(value, self.residual[tuple(at)])
+        low, high = self.bounds[0], self.bounds[1]
+        stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
+        store(self.output, at, stored)
+
+    def _add_residual(self, value, residual):
+        lanes, spec = self.isa.lanes, self.spec.epilogue.residual
+        steps = to_float(residual, spec, lanes)
+        return fused_multiply_add(steps, T.broadcast(self.bounds[2], lanes), value, lanes)
+
+
+def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
+    """Arrays for the arguments `Epilogue` declares between the weights and the output.
+
+    The residual, an activation, is not among them: `arguments` of a kernel say where it goes.
+    """
+    channels = spec.out.padded_channels
+    arrays = [pad_to(corrected_bias(spec, weights), channels)]
+    if weights.multiplier is not None:
+        arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
+    low, high = weights.low, weights.high
+    arrays.append(np.array([low, high, weights.residual_scale], np.float32))
+    return arrays
+
+
+def corrected_bias(spec: ConvSpec, weights: ConvWeights) -> np.ndarray:
+    """The bias, less what the activations' zero point adds to every accumulator.
+
+    ``sum((x - z) * w) = sum(x * w) - z * sum(w)``: the second term depends on weights alone. It
+    wraps around at int32 as the accumulators do, so that a total that fits is exact even where
+    this part of it does not fit.
+    """
+    if spec.precision == "fp32":
+        return weights.bias.astype(np.float32)
+    sums = weights.weight.astype(np.int64).sum(axis=(1, 2, 3))
+    bias = weights.bias.astype(np.int64) - spec.data.zero_point * sums
+    return bias.astype(np.int32)
+
+
+def pad_to(vector: np.ndarray, size: int) -> np.ndarray:
+    """``vector`` with zeros appended up to ``size`` elements."""
+    return np.pad(vector, (0, size - len(vector)))

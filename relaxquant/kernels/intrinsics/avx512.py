@@ -1,0 +1,56 @@
+"""AVX-512: 512-bit vectors and 32 registers, without and with the VNNI dot product."""
+
+from __future__ import annotations
+
+from ..tir import T
+from .base import DotProduct, InstructionSet
+from .x86 import saturating_dot, widening_dot
+
+LANES = 16
+PMADDWD = "llvm.x86.avx512.pmaddw.d.512"
+ROUND_CURRENT = 4  # _MM_FROUND_CUR_DIRECTION
+
+
+def _round_to_int(v):
+    return T.call_llvm_pure_intrin(
+        f"int32x{LANES}",
+        "llvm.x86.avx512.mask.cvtps2dq.512",
+        v,
+        T.broadcast(T.int32(0), LANES),
+        T.int16(-1),
+        T.int32(ROUND_CURRENT),
+    )
+
+
+def _vpdpbusd(acc, x, w):
+    """u8 x s8 products summed in int32: exact for all values, four MACs a lane and instruction."""
+    bytes_ = T.reinterpret(f"uint8x{4 * LANES}", T.broadcast(x, LANES))
+    return T.call_llvm_pure_intrin(f"int32x{LANES}", "llvm.x86.avx512.vpdpbusd.512", acc, bytes_, w)
+
+
+AVX512 = InstructionSet(
+    name="avx512",
+    features=frozenset({"avx512f", "avx512bw", "avx512vl"}),
+    lanes=LANES,
+    tile_registers=25,
+    dots=(
+        DotProduct(
+            name="vpmaddubsw+vpmaddwd",
+            emit=saturating_dot("llvm.x86.avx512.pmaddubs.w.512", PMADDWD, LANES),
+            cost=3,
+            tile_registers=20,
+            pairs_saturate=True,
+        ),
+        DotProduct(name="vpmaddwd", emit=widening_dot(PMADDWD, LANES), cost=4, tile_registers=20),
+    ),
+    round_to_int=_round_to_int,
+)
+
+AVX512_VNNI = InstructionSet(
+    name="avx512_vnni",
+    features=AVX512.features | {"avx512vnni"},
+    lanes=LANES,
+    tile_registers=25,
+    dots=(DotProduct(name="vpdpbusd", emit=_vpdpbusd, cost=1, tile_registers=25),),
+    round_to_int=_round_to_int,
+)

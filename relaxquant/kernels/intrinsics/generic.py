@@ -1,0 +1,34 @@
+"""Any CPU: four-way dot products in plain vector arithmetic, left to LLVM."""
+
+from __future__ import annotations
+
+from ..tir import T, splat
+from .base import DotProduct, InstructionSet
+
+LANES = 4
+
+
+def _dot(acc, x, w):
+    """Byte k of every lane is sign-extended by two shifts and multiplied by activation k."""
+    words = T.reinterpret(f"int32x{LANES}", w)
+    for k in range(4):
+        weight = T.shift_right(
+            T.shift_left(words, splat(24 - 8 * k, "int32", LANES)), splat(24, "int32", LANES)
+        )
+        activation = T.bitwise_and(T.shift_right(x, T.int32(8 * k)), T.int32(255))
+        acc = acc + T.broadcast(activation, LANES) * weight
+    return acc
+
+
+def _round_to_int(v):
+    return T.cast(T.nearbyint(v), f"int32x{LANES}")
+
+
+GENERIC = InstructionSet(
+    name="generic",
+    features=frozenset(),
+    lanes=LANES,
+    tile_registers=14,
+    dots=(DotProduct(name="int32 multiply-add", emit=_dot, cost=12, tile_registers=10),),
+    round_to_int=_round_to_int,
+)

@@ -1,0 +1,83 @@
+"""Packing of weights at compile time, into the order in which a kernel reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .spec import ConvSpec
+from .tir import ceildiv
+
+
+def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndarray:
+    """Weights of a convolution, one contiguous stream for each tile of output channels.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        The layer; its data block and precision set the inner axes.
+    weight : numpy.ndarray
+        (O, I / groups, KH, KW), int8 or float32.
+    tile_channels : int
+        Output channels of a register tile.
+
+    Returns
+    -------
+    numpy.ndarray
+        (O tiles, I blocks, KH, KW, steps, tile_channels * taps) with 4 taps a step for int8 (the
+        four input channels of one dot product lie side by side) and 1 for fp32. Padded channels
+        are zero.
+    """
+    taps = 4 if spec.precision == "int8" else 1
+    block = spec.data.block
+    out_channels, in_channels, kh, kw = weight.shape
+    tiles = ceildiv(spec.out.padded_channels, tile_channels)
+    blocks = ceildiv(in_channels, block)
+    padded = np.zeros((tiles * tile_channels, blocks * block, kh, kw), weight.dtype)
+    padded[:out_channels, :in_channels] = weight
+    split = padded.reshape(tiles, tile_channels, blocks, block // taps, taps, kh, kw)
+    packed = split.transpose(0, 2, 5, 6, 3, 1, 4)
+    return np.ascontiguousarray(packed.reshape(tiles, blocks, kh, kw, block // taps, -1))
+
+
+def channel_quads(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
+    """int8 weights as (..., 4): the input channels that share a dot product, zero-padded.
+
+    The saturation proof needs the same neighbours as `pack_conv` lays side by side.
+    """
+    out_channels, in_channels, kh, kw = weight.shape
+    padded = np.zeros((out_channels, ceildiv(in_channels, 4) * 4, kh, kw), weight.dtype)
+    padded[:, :in_channels] = weight
+    return padded.reshape(out_channels, -1, 4, kh, kw).transpose(0, 1, 3, 4, 2)
+
+
+def border_correction(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
+    """What a tap outside the image must add so that it counts as the zero point.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 (KH, KW + 1, padded O): ``zero_point * sum over input channels of weight`` for each
+        tap, and in the last column the sum over a whole kernel row.
+    """
+    sums = weight.astype(np.int64).sum(axis=1).transpose(1, 2, 0) * spec.data.zero_point
+    table = np.zeros((sums.shape[0], sums.shape[1] + 1, spec.out.padded_channels), np.int32)
+    table[:, :-1, : sums.shape[2]] = sums
+    table[:, -1, : sums.shape[2]] = sums.sum(axis=1)
+    return table
+
+
+def block_channels(vector: np.ndarray, block: int) -> np.ndarray:
+    """(N, C, H, W) to (N, ceil(C / block), H, W, block), zero-padded: for tests and constants."""
+    n, channels, height, width = vector.shape
+    blocks = ceildiv(channels, block)
+    padded = np.zeros((n, blocks * block, height, width), vector.dtype)
+    padded[:, :channels] = vector
+    split = padded.reshape(n, blocks, block, height, width)
+    return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2))
+
+
+def unblock_channels(blocked: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of `block_channels`: (N, blocks, H, W, block) to (N, channels, H, W)."""
+    n, blocks, height, width, block = blocked.shape
+    plain = blocked.transpose(0, 1, 4, 2, 3).reshape(n, blocks * block, height, width)
+    return np.ascontiguousarray(plain[:, :channels])

@@ -1,0 +1,41 @@
+"""Between stored activations and float values, one vector at a time; shared by all kernels."""
+
+from __future__ import annotations
+
+from .intrinsics import InstructionSet
+from .spec import TensorSpec
+from .tir import T, splat
+
+
+def to_float(stored, spec: TensorSpec, lanes: int):
+    """``float(stored - zero_point)`` for uint8 (in steps of its scale), ``stored`` for float32."""
+    if spec.dtype == "float32":
+        return stored
+    steps = T.cast(stored, f"int32x{lanes}")
+    if spec.zero_point:
+        steps = steps - splat(spec.zero_point, "int32", lanes)
+    return T.cast(steps, f"float32x{lanes}")
+
+
+def clip_vector(value, low, high, lanes: int):
+    """``value`` bounded by the scalars ``low`` and ``high``."""
+    return T.min(T.max(value, T.broadcast(low, lanes)), T.broadcast(high, lanes))
+
+
+def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bool = True):
+    """The stored form of a vector of floats in output units.
+
+    uint8 is clipped, rounded to nearest even and shifted by the zero point, in this order: the clip
+    bounds the value, so that no conversion can overflow. float32 is only clipped, if ``clip``.
+    """
+    if spec.dtype == "float32":
+        return clip_vector(value, low, high, isa.lanes) if clip else value
+    rounded = isa.round_to_int(clip_vector(value, low, high, isa.lanes))
+    if spec.zero_point:
+        rounded = rounded + splat(spec.zero_point, "int32", isa.lanes)
+    return T.cast(rounded, f"uint8x{isa.lanes}")
+
+
+def fused_multiply_add(a, b, c, lanes: int):
+    """``a * b + c`` rounded once, on every target (LLVM would otherwise choose for itself)."""
+    return T.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", a, b, c)

@@ -1,0 +1,155 @@
+"""What a kernel is told of a layer: shapes, dtypes, layouts and epilogue; no scales, no Relax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .tir import BLOCK, ceildiv
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An activation tensor as it lies in memory.
+
+    Parameters
+    ----------
+    channels, height, width : int
+        Logical sizes; a vector of features has height and width 1.
+    dtype : str
+        ``"float32"`` or ``"uint8"``. Signed 8-bit activations are stored shifted by 128.
+    block : int
+        Channels in the innermost axis: 16 for NCHW16c, 4 for NCHW4c, 1 for plain NCHW. Channels are
+        padded up to whole blocks; what lies in the padding is finite but not defined.
+    zero_point : int
+        The stored value that stands for 0; 0 for float32.
+    rank : int
+        Logical rank: 4, or 2 for a vector of features, which is (batch, C) when not blocked.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dtype: str
+    block: int = BLOCK
+    zero_point: int = 0
+    rank: int = 4
+
+    @property
+    def blocks(self) -> int:
+        """Number of channel blocks."""
+        return ceildiv(self.channels, self.block)
+
+    @property
+    def padded_channels(self) -> int:
+        """Channels including the padding of the last block."""
+        return self.blocks * self.block
+
+    @property
+    def layout(self) -> str:
+        """Layout name, ``"NCHW16c"`` or ``"NCHW"``."""
+        return "NCHW" if self.block == 1 else f"NCHW{self.block}c"
+
+    def physical_shape(self, batch) -> tuple:
+        """Shape in memory: (batch, blocks, H, W, block), or the logical one where not blocked."""
+        if self.block == 1:
+            return (batch, self.channels, self.height, self.width)[: self.rank]
+        return (batch, self.blocks, self.height, self.width, self.block)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Sliding window of a convolution or pooling; pairs are (height, width)."""
+
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dilation: tuple[int, int] = (1, 1)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Output height and width (floor mode)."""
+        top, left, bottom, right = self.padding
+        sizes = []
+        for axis, padded in enumerate((height + top + bottom, width + left + right)):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            sizes.append((padded - reach) // self.strides[axis] + 1)
+        return sizes[0], sizes[1]
+
+    def __str__(self) -> str:
+        text = f"{self.kernel[0]}x{self.kernel[1]}"
+        if self.strides != (1, 1):
+            text += f"/{self.strides[0]}" if len(set(self.strides)) == 1 else f"/{self.strides}"
+        return text + (f" dil {self.dilation[0]}" if self.dilation != (1, 1) else "")
+
+
+@dataclass(frozen=True)
+class EpilogueSpec:
+    """What happens to an accumulator before it is stored.
+
+    ``v = float(acc) * multiplier + (residual - zero_point) * residual_scale``, clipped, and, where
+    the output is uint8, rounded (ties to even) and shifted by the output's zero point. Bounds and
+    scales are run-time parameters, so layers that differ only in them share one kernel.
+    """
+
+    residual: TensorSpec | None = None
+    clip: bool = False
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution (or dense layer: 1x1 on 1x1) and its epilogue.
+
+    ``batch`` is None where it is symbolic. ``groups == data.channels`` is depthwise.
+    """
+
+    batch: int | None
+    data: TensorSpec
+    out: TensorSpec
+    window: Window = Window()
+    groups: int = 1
+    epilogue: EpilogueSpec = EpilogueSpec()
+
+    @property
+    def precision(self) -> str:
+        """``"int8"`` or ``"fp32"``: the arithmetic of the multiply-accumulate."""
+        return "int8" if self.data.dtype == "uint8" else "fp32"
+
+    @property
+    def pads_with_zero_point(self) -> bool:
+        """Whether padded taps must count as the zero point instead of 0."""
+        return self.data.zero_point != 0 and any(self.window.padding)
+
+    @property
+    def macs_per_image(self) -> int:
+        """Multiply-accumulates for one image, padding taps included."""
+        kernel = self.window.kernel[0] * self.window.kernel[1]
+        reduction = self.data.channels // self.groups * kernel
+        return self.out.channels * self.out.height * self.out.width * reduction
+
+
+@dataclass(frozen=True)
+class ConvWeights:
+    """Parameters of a convolution, before packing.
+
+    Parameters
+    ----------
+    weight : numpy.ndarray
+        (O, I / groups, KH, KW), int8 or float32.
+    bias : numpy.ndarray
+        (O,), int32 in units of the accumulator, or float32. For int8 the zero-point correction
+        ``-zero_point * sum(weight)`` is *not* in it: packing adds it.
+    multiplier : numpy.ndarray, optional
+        (O,) float32, accumulator to output units; None for fp32.
+    low, high : float
+        Bounds of the clip, in output units and before the zero point is added.
+    residual_scale : float
+        Output units for one step of the residual.
+    """
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    multiplier: np.ndarray | None = field(repr=False, default=None)
+    low: float = -np.inf
+    high: float = np.inf
+    residual_scale: float = 1.0

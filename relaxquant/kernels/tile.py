@@ -1,0 +1,53 @@
+"""Choice of the register tile of a direct convolution by counting instructions."""
+
+from __future__ import annotations
+
+from .conv2d_nchw_spatial_pack import Tile
+from .intrinsics import DotProduct, InstructionSet
+from .spec import ConvSpec
+
+# Multiply-adds in flight that hide their latency (4 to 5 cycles on two ports, Zen and Intel).
+IN_FLIGHT = 8
+
+
+def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> Tile:
+    """The tile with the fewest instructions for one step of a whole output row.
+
+    A tile of ``v`` vectors by ``p`` pixels costs ``v * p`` multiply-adds (at least `IN_FLIGHT`,
+    else their latency shows), ``p`` broadcasts and ``v`` loads of weights; a narrower last tile of
+    a row is counted as such.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        The layer.
+    isa : InstructionSet
+        Lanes, and the fp32 limit on accumulators.
+    dot : DotProduct or None
+        The int8 dot product with its own cost and limit; None for fp32.
+    """
+    cost, registers = (dot.cost, dot.tile_registers) if dot else (1, isa.tile_registers)
+    tiles = [
+        Tile(vectors, pixels)
+        for vectors in _vector_counts(spec, isa)
+        for pixels in range(1, min(registers // vectors - 1, spec.out.width) + 1)
+    ]
+    return min(tiles, key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors)
+
+
+def _vector_counts(spec: ConvSpec, isa: InstructionSet) -> list[int]:
+    """Vectors of output channels that divide a group's channels evenly."""
+    channels = spec.out.padded_channels
+    if spec.groups > 1:
+        channels = spec.out.channels // spec.groups
+    vectors = channels // isa.lanes
+    return [count for count in (1, 2, 3, 4) if vectors % count == 0]
+
+
+def _row_cost(tile: Tile, width: int, cost: float) -> float:
+    widths = [tile.pixels] * (width // tile.pixels)
+    if width % tile.pixels:
+        widths.append(width % tile.pixels)
+    return sum(
+        max(tile.vectors * pixels, IN_FLIGHT) * cost + pixels + tile.vectors for pixels in widths
+    )

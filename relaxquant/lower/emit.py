@@ -1,0 +1,148 @@
+"""From the graph back to Relax: every layer a ``call_tir`` of its kernel with packed constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from ..kernels.intrinsics import InstructionSet
+from ..kernels.registry import Implementation
+from .graph import Graph, Node, Value
+from .layout import stays_with_tvm
+from .read import QuantizedConstant, Reader
+from .realize import conv_spec, realize
+from .record import KernelRecord, is_dense, shape_text
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered network: Relax over ``call_tir``, and what was chosen for each layer."""
+
+    module: tvm.IRModule
+    kernels: list[KernelRecord]
+
+
+class Emitter:
+    """Builds the lowered module; one use."""
+
+    def __init__(self, graph: Graph, reader: Reader, isa: InstructionSet, schedule: str):
+        self.graph, self.reader, self.isa, self.schedule = graph, reader, isa, schedule
+        self.builder = relax.BlockBuilder()
+        self.variables: dict[Value, relax.Expr] = {}
+        self.functions: dict = {}  # Implementation.key -> (GlobalVar, name)
+        self.records: list[KernelRecord] = []
+        self.batch = reader.function.params[0].ty.shape[0]
+        self.static_batch = graph.inputs[0].shape[0]
+
+    def emit(self) -> Lowered:
+        """Emit ``main`` and the kernels it calls."""
+        parameters = [relax.Var(p.name, p.ty) for p in self.reader.function.params]
+        self.variables.update(zip(self.graph.inputs, parameters, strict=True))
+        with self.builder.function("main", parameters):
+            with self.builder.dataflow():
+                for node in self.graph.nodes:
+                    call = self._tvm_call(node) if stays_with_tvm(node) else self._kernel(node)
+                    self.variables[node.output] = self.builder.emit(call)
+                results = [self.variables[value] for value in self.graph.outputs]
+                output = relax.Tuple(results) if self.graph.returns_tuple else results[0]
+                output = self.builder.emit_output(output)
+            self.builder.emit_func_output(output)
+        return Lowered(self.builder.get(), self.records)
+
+    def _kernel(self, node: Node) -> relax.Expr:
+        implementation = realize(node, self.static_batch, self.isa, self.schedule)
+        function = self._function(node, implementation)
+        arguments = [
+            self.variables[node.inputs[argument]]
+            if isinstance(argument, int)
+            else relax.const(argument)
+            for argument in implementation.arguments
+        ]
+        self.records.append(_record(node, implementation, function.name_hint, self.static_batch))
+        shape = node.output.spec.physical_shape(self.batch)
+        return relax.call_tir(function, arguments, relax.TensorType(shape, node.output.dtype))
+
+    def _function(self, node: Node, implementation: Implementation):
+        if implementation.key not in self.functions:
+            name = _function_name(node, implementation)
+            self.functions[implementation.key] = self.builder.add_func(implementation.build(), name)
+        return self.functions[implementation.key]
+
+    def _tvm_call(self, node: Node) -> relax.Expr:
+        if isinstance(node.call, relax.TupleGetItem):
+            return relax.TupleGetItem(self.variables[node.inputs[0]], node.call.index)
+        self.records.append(_tvm_record(node))
+        # The layout pass may have put conversions between a variable and this call.
+        originals: list[Value] = []
+        arguments = [self._argument(arg, node, originals) for arg in node.call.args]
+        return relax.Call(node.call.op, arguments, node.call.attrs, node.call.ty_args)
+
+    def _argument(self, expression, node: Node, seen: list[Value]):
+        known = self.reader.lookup(expression)
+        if isinstance(known, Value):
+            seen.append(known)
+            return self.variables[node.inputs[len(seen) - 1]]
+        if isinstance(known, QuantizedConstant):
+            return relax.const(dequantize(known))
+        if isinstance(expression, relax.Tuple) or isinstance(known, tuple):
+            fields = expression.fields if isinstance(expression, relax.Tuple) else known
+            return relax.Tuple([self._argument(field, node, seen) for field in fields])
+        return known
+
+
+def dequantize(constant: QuantizedConstant) -> np.ndarray:
+    """A quantized constant as float32, for a call that stays with TVM."""
+    shape = [1] * constant.array.ndim
+    if constant.scale.size > 1:
+        shape[constant.axis] = -1
+    return (constant.array * constant.scale.reshape(shape)).astype(np.float32)
+
+
+def _function_name(node: Node, implementation: Implementation) -> str:
+    op = "dense" if is_dense(node) else node.op
+    parts = [op, _precision(node), implementation.schedule]
+    sizes = "x".join(str(s) for s in node.inputs[0].shape[1:])
+    return "_".join([*parts, sizes])
+
+
+def _precision(node: Node) -> str:
+    if node.op == "conv2d":
+        return "int8" if node.integer else "fp32"
+    return "int8" if any(v.dtype == "uint8" for v in [*node.inputs, node.output]) else "fp32"
+
+
+def _record(node: Node, implementation: Implementation, name: str, batch) -> KernelRecord:
+    macs = conv_spec(node, batch).macs_per_image if node.op == "conv2d" else 0
+    reason = ""
+    if node.op == "conv2d" and not node.integer:
+        reason = "not quantized" if node.weight.scale is None else "activations are not quantized"
+    return KernelRecord(
+        name=name,
+        layer=node.label,
+        op="dense" if is_dense(node) else node.op,
+        shape=shape_text(node),
+        layout=node.inputs[0].spec.layout,
+        schedule=implementation.schedule,
+        precision=_precision(node),
+        instructions=implementation.instructions,
+        macs=macs,
+        reason=reason,
+    )
+
+
+def _tvm_record(node: Node) -> KernelRecord:
+    name = node.call.op.name.removeprefix("relax.")
+    shape = f"{node.inputs[0].shape} -> {node.output.shape}" if node.inputs else ""
+    return KernelRecord(
+        name=name,
+        layer=node.label,
+        op=name,
+        shape=shape,
+        layout="NCHW",
+        schedule="tvm default",
+        precision="fp32",
+        reason=node.reason,
+    )

@@ -1,0 +1,91 @@
+"""Fusion of what follows a layer into the layer: bias, residual, activation, quantization."""
+
+from __future__ import annotations
+
+from .graph import Graph, Node, Value
+
+# Operators whose kernels clip and quantize what they store.
+WITH_EPILOGUE = ("conv2d", "add", "avg_pool2d", "concat", "clip")
+
+
+def fuse(graph: Graph) -> None:
+    """Fuse epilogues in place, until nothing changes.
+
+    A layer takes in the only reader of its output if the epilogue's fixed order allows: bias, then
+    residual, then clip, then quantize. The fused layer moves down to the reader's place, where the
+    residual is known to exist.
+    """
+    while _fuse_one(graph):
+        pass
+    for node in graph.nodes:
+        if node.op == "bias_add":
+            _leave_bias_to_add(node)
+
+
+def _fuse_one(graph: Graph) -> bool:
+    users = graph.users()
+    defined_by = {node.output: node for node in graph.nodes}
+    for node in graph.nodes:
+        readers = users.get(node.output, [])
+        reader = readers[0] if len(readers) == 1 else None
+        if reader is None or node.op not in WITH_EPILOGUE:
+            continue
+        if _absorb(node, reader, graph, defined_by, users):
+            node.output = reader.output
+            graph.nodes.remove(node)
+            graph.nodes[graph.nodes.index(reader)] = node
+            return True
+    return False
+
+
+def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dict) -> bool:
+    """Take ``reader`` into ``node`` if allowed; says whether it was."""
+    quantized = node.output.dtype == "uint8"
+    if reader.op == "bias_add" and node.op == "conv2d":
+        if node.clip is not None or len(node.inputs) > 1 or quantized:
+            return False
+        node.bias = reader.bias if node.bias is None else node.bias + reader.bias
+        return True
+    if reader.op == "add" and node.op == "conv2d":
+        return _absorb_residual(node, reader, graph, defined_by, users)
+    if reader.op == "clip" and not quantized:
+        node.clip = _both(node.clip, reader.clip)
+        return True
+    return reader.op == "quantize" and not quantized
+
+
+def _absorb_residual(node: Node, add: Node, graph: Graph, defined_by: dict, users: dict) -> bool:
+    if node.clip is not None or len(node.inputs) > 1 or node.output.dtype == "uint8":
+        return False
+    other = add.inputs[1] if add.inputs[0] is node.output else add.inputs[0]
+    if other is node.output or not _same_shape(node.output, other):
+        return False
+    rival = defined_by.get(other)
+    if rival is not None and _could_fuse(rival, users) and _follows(graph, rival, node):
+        return False  # the later of two convolutions takes the add, as annotation expects
+    node.inputs = [node.inputs[0], other]
+    return True
+
+
+def _could_fuse(rival: Node, users: dict) -> bool:
+    plain = rival.clip is None and len(rival.inputs) == 1 and rival.output.dtype != "uint8"
+    return rival.op == "conv2d" and plain and len(users[rival.output]) == 1
+
+
+def _follows(graph: Graph, later: Node, earlier: Node) -> bool:
+    return graph.nodes.index(later) > graph.nodes.index(earlier)
+
+
+def _same_shape(a: Value, b: Value) -> bool:
+    return a.shape == b.shape and b.is_feature_map
+
+
+def _both(first: tuple[float, float] | None, second: tuple[float, float]) -> tuple[float, float]:
+    if first is None:
+        return second
+    return (min(max(first[0], second[0]), second[1]), max(min(first[1], second[1]), second[0]))
+
+
+def _leave_bias_to_add(node: Node) -> None:
+    """A bias that no convolution took stays with TVM."""
+    node.op, node.reason = "tvm", "constant add that follows no convolution"

@@ -1,0 +1,150 @@
+"""The lowering's own view of a network: a list of layers, each with its epilogue.
+
+Relax spells a quantized convolution as six calls; a kernel does them in one pass. Between the two
+stands this small data structure: nodes in program order, and values that know their precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import tvm
+
+from ..kernels.spec import TensorSpec, Window
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor between two layers.
+
+    Parameters
+    ----------
+    name : str
+        Name of the Relax variable it came from.
+    shape : tuple
+        Logical shape; the first entry is None where the batch is symbolic.
+    dtype : str
+        ``"float32"``, or ``"uint8"`` for quantized activations (int8 is stored shifted by 128).
+        Other dtypes only pass through layers that stay with TVM.
+    scale : float
+        Real units for one step; 1 for float32.
+    zero_point : int
+        Stored value of 0.
+    block : int
+        Channels in the innermost axis, set by `layout.assign`; 1 is plain NCHW.
+    """
+
+    name: str
+    shape: tuple
+    dtype: str = "float32"
+    scale: float = 1.0
+    zero_point: int = 0
+    block: int = 1
+
+    @property
+    def is_feature_map(self) -> bool:
+        """Whether it is (N, C, H, W) or (N, C), which kernels can take."""
+        return len(self.shape) in (2, 4) and self.dtype in ("float32", "uint8")
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What a kernel is told of it."""
+        height, width = self.shape[2:] if len(self.shape) == 4 else (1, 1)
+        return TensorSpec(
+            channels=self.shape[1],
+            height=height,
+            width=width,
+            dtype=self.dtype,
+            block=self.block,
+            zero_point=self.zero_point,
+            rank=len(self.shape),
+        )
+
+    def same_steps(self, other: Value) -> bool:
+        """Whether the same stored number means the same in both."""
+        mine = (self.dtype, self.scale, self.zero_point)
+        return mine == (other.dtype, other.scale, other.zero_point)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A layer's weights: float32, or int8 with a scale for each output channel.
+
+    ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
+    """
+
+    array: np.ndarray = field(repr=False)
+    scale: np.ndarray | None = field(repr=False, default=None)
+
+    @property
+    def dequantized(self) -> np.ndarray:
+        """The weights as float32."""
+        if self.scale is None:
+            return self.array
+        return (self.array * self.scale[:, None, None, None]).astype(np.float32)
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer.
+
+    ``op`` is one of ``conv2d`` (dense layers too), ``max_pool2d``, ``avg_pool2d``, ``add``,
+    ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``, or ``tvm``: a Relax call that no
+    kernel here takes, with the ``reason``. ``inputs`` of a conv2d are its data and, once fused, the
+    residual.
+    """
+
+    op: str
+    inputs: list[Value]
+    output: Value
+    label: str = ""
+    window: Window = Window()
+    groups: int = 1
+    weight: Weight | None = None
+    bias: np.ndarray | None = None
+    clip: tuple[float, float] | None = None
+    count_include_pad: bool = False
+    call: tvm.ir.Call | None = None
+    reason: str = ""
+
+    @property
+    def residual(self) -> Value | None:
+        """Second operand of a convolution with a fused residual add."""
+        return self.inputs[1] if self.op == "conv2d" and len(self.inputs) > 1 else None
+
+    @property
+    def integer(self) -> bool:
+        """Whether a convolution multiplies integers: uint8 data by int8 weights."""
+        quantized = self.weight is not None and self.weight.scale is not None
+        return quantized and self.inputs[0].dtype == "uint8"
+
+
+@dataclass
+class Graph:
+    """A network: its inputs, its layers in program order, its outputs."""
+
+    inputs: list[Value]
+    nodes: list[Node]
+    outputs: list[Value]
+    returns_tuple: bool = False
+
+    def users(self) -> dict[Value, list[Node | None]]:
+        """Nodes that read each value, with None for each time it is an output."""
+        users: dict[Value, list[Node | None]] = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                users.setdefault(value, []).append(node)
+        for value in self.outputs:
+            users.setdefault(value, []).append(None)
+        return users
+
+    def drop_dead(self) -> None:
+        """Remove nodes whose output nobody reads."""
+        live = set(self.outputs)
+        kept = []
+        for node in reversed(self.nodes):
+            if node.output in live:
+                kept.append(node)
+                live.update(node.inputs)
+        self.nodes = kept[::-1]

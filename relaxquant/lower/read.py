@@ -1,0 +1,217 @@
+"""From (QDQ) Relax to the lowering's graph: one reader for each operator.
+
+A reader that does not recognise its call returns a reason, and the call stays with TVM in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from ..errors import ModelError
+from ..kernels.spec import Window
+from .graph import Graph, Node, Value, Weight
+
+READERS: dict[str, Callable] = {}
+
+
+def reads(*operators: str) -> Callable:
+    """Register the decorated method as the reader of the operators ``relax.<name>``."""
+
+    def add(function: Callable) -> Callable:
+        READERS.update({f"relax.{name}": function for name in operators})
+        return function
+
+    return add
+
+
+def check_module(module: tvm.IRModule) -> relax.Function:
+    """``main`` of a fp32 or QDQ Relax module.
+
+    Raises
+    ------
+    ModelError
+        If there is no ``main``.
+    """
+    if "main" not in [var.name_hint for var in module.get_global_vars()]:
+        raise ModelError("the module has no function 'main'; import it with rq.frontends")
+    return module["main"]
+
+
+class Unsupported(Exception):
+    """Raised by a reader with the reason why no kernel takes the call."""
+
+
+class Reader:
+    """Reads ``main`` of a fp32 or QDQ module, binding by binding: one node for each operator.
+
+    ``main`` must be straight-line code over tensors of static shape but for the batch; anything
+    else raises ModelError.
+    """
+
+    def __init__(self, function: relax.Function):
+        self.function = function
+        self.known: dict = {}  # Relax variable -> Value, Constant, Weight or tuple of those
+        self.nodes: list[Node] = []
+        self.defined_by: dict[Value, Node] = {}
+        self.flattened: set[str] = set()  # variables that are (N, C * H * W) views of (N, C, H, W)
+
+    def graph(self) -> Graph:
+        """Read all bindings and the result."""
+        inputs = [self._input(var) for var in self.function.params]
+        for block in self.function.body.blocks:
+            for binding in block.bindings:
+                if not isinstance(binding, relax.VarBinding):
+                    raise ModelError("match_cast in main is not supported")
+                self.known[binding.var] = self._expression(binding.var, binding.value)
+        result = self.lookup(self.function.body.body)
+        outputs = list(result) if isinstance(result, tuple) else [result]
+        if not all(isinstance(value, Value) for value in outputs):
+            raise ModelError("main returns a constant or a nested tuple; it must return tensors")
+        graph = Graph(inputs, self.nodes, outputs, isinstance(result, tuple))
+        graph.drop_dead()
+        return graph
+
+    def _input(self, var) -> Value:
+        value = Value(var.name, shape_of(var), dtype_of(var))
+        self.known[var] = value
+        return value
+
+    def _expression(self, var, expression):
+        if isinstance(expression, relax.Var):
+            return self.known[expression]
+        if isinstance(expression, relax.Tuple):
+            return tuple(self.lookup(field) for field in expression.fields)
+        if isinstance(expression, relax.TupleGetItem):
+            source = self.lookup(expression.tuple_value)
+            if isinstance(source, tuple):
+                return source[expression.index]
+            output = Value(var.name, shape_of(var), dtype_of(var))
+            return self.add("tvm", [source], output, call=expression)
+        elif isinstance(expression, tvm.ir.Constant):
+            return expression
+        elif isinstance(expression, relax.Call) and isinstance(expression.op, tvm.ir.Op):
+            return self._call(var, expression)
+        raise ModelError(
+            f"{var.name}: {type(expression).__name__} is not supported in main; only operators on "
+            "tensors are (inline functions and resolve control flow first)"
+        )
+
+    def _call(self, var, call):
+        reader = READERS.get(call.op.name)
+        reason = f"no kernel for {call.op.name}"
+        if reader is not None:
+            try:
+                return reader(self, var, call)
+            except Unsupported as unsupported:
+                reason = str(unsupported)
+        return self._leave_to_tvm(var, call, reason)
+
+    def _leave_to_tvm(self, var, call, reason: str) -> Value:
+        inputs: list[Value] = []
+        collect_values([self.lookup(arg) for arg in call.args], inputs)
+        output = Value(var.name, shape_of(var), dtype_of(var))
+        return self.add("tvm", inputs, output, call=call, reason=reason)
+
+    def add(self, op: str, inputs: list[Value], output: Value, **fields) -> Value:
+        """Append a node and return its output."""
+        node = Node(op, inputs, output, label=output.name, **fields)
+        self.nodes.append(node)
+        self.defined_by[output] = node
+        return output
+
+    def lookup(self, expression):
+        """What is known of an argument: a Value, a Weight, a constant, or a tuple of those."""
+        if isinstance(expression, relax.Var):
+            return self.known[expression]
+        if isinstance(expression, relax.Tuple):
+            return tuple(self.lookup(field) for field in expression.fields)
+        return expression
+
+    def value(self, expression, rank: int | None = None) -> Value:
+        """The argument as a feature map, or Unsupported."""
+        value = self.lookup(expression)
+        if not isinstance(value, Value):
+            raise Unsupported("an operand is a constant where an activation is expected")
+        if not value.is_feature_map or rank not in (None, len(value.shape)):
+            raise Unsupported(f"operand of shape {value.shape} and dtype {value.dtype}")
+        return value
+
+    def array(self, expression) -> np.ndarray | None:
+        """The argument as a NumPy array if it is a constant."""
+        known = self.lookup(expression)
+        return known.value.numpy() if isinstance(known, tvm.ir.GenericConst) else None
+
+
+def shape_of(var) -> tuple:
+    """Static shape of a Relax variable, with None for a symbolic batch."""
+    if not isinstance(var.ty, relax.TensorType) or var.ty.shape is None:
+        if isinstance(var.ty, relax.TupleType):
+            return ()
+        raise ModelError(f"{var.name} has no known shape: {var.ty}")
+    shape = [int(d) if isinstance(d, tvm.tirx.IntImm) else None for d in var.ty.shape]
+    if None in shape[1:]:
+        raise ModelError(f"{var.name}: only the first dimension may be symbolic, got {var.ty}")
+    return tuple(shape)
+
+
+def dtype_of(var) -> str:
+    """dtype of a Relax variable, ``"tuple"`` for what only TVM's own operators can take."""
+    return str(var.ty.dtype) if isinstance(var.ty, relax.TensorType) else "tuple"
+
+
+def collect_values(known, into: list[Value]) -> None:
+    """Append every Value in nested tuples and lists, in order."""
+    if isinstance(known, Value):
+        into.append(known)
+    elif isinstance(known, list | tuple):
+        for item in known:
+            collect_values(item, into)
+
+
+def window_of(call, kernel, data: Value, output_shape) -> Window:
+    """Window from a call's attributes, with padding that explains the output's size exactly."""
+    attrs = call.attrs
+    top, left, bottom, right = (int(p) for p in attrs["padding"])
+    strides = tuple(int(s) for s in attrs["strides"])
+    dilation = tuple(int(d) for d in attrs["dilation"])
+    sizes = []
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        needed = (output_shape[2 + axis] - 1) * strides[axis] + reach
+        # ceil_mode reads beyond the padding: make that padding explicit.
+        sizes.append((before, max(after, needed - before - data.shape[2 + axis])))
+    (top, bottom), (left, right) = sizes
+    return Window(tuple(kernel), strides, (top, left, bottom, right), dilation)
+
+
+def weight_of(reader: Reader, expression, axis: int) -> Weight:
+    """Constant weights: float32, or int8 by dequantize along the output-channel axis."""
+    known = reader.lookup(expression)
+    if isinstance(known, QuantizedConstant):
+        return known.weight(axis)
+    array = reader.array(expression)
+    if array is None:
+        raise Unsupported("weights that are not constant")
+    return Weight(array)
+
+
+class QuantizedConstant:
+    """A dequantized int8 constant, before it is known whose weights it is."""
+
+    def __init__(self, array: np.ndarray, scale: np.ndarray, axis: int):
+        self.array, self.scale, self.axis = array, scale, axis % array.ndim
+
+    def weight(self, axis: int) -> Weight:
+        """The constant as weights whose output channels lie along ``axis``."""
+        per_channel = self.scale.size > 1
+        if per_channel and self.axis != axis:
+            raise Unsupported(f"weight scales along axis {self.axis} instead of {axis}")
+        scale = np.broadcast_to(self.scale.reshape(-1), (self.array.shape[axis],))
+        return Weight(self.array, scale.astype(np.float64))
+
+
+from . import readers  # noqa: E402, F401  fills READERS

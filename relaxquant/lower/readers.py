@@ -1,0 +1,189 @@
+"""The readers of single Relax operators; see `read`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels.spec import Window
+from .graph import Value, Weight
+from .read import (
+    QuantizedConstant,
+    Reader,
+    Unsupported,
+    reads,
+    shape_of,
+    weight_of,
+    window_of,
+)
+
+
+@reads("nn.conv2d")
+def conv2d(reader: Reader, var, call) -> Value:
+    """Convolution in NCHW with constant OIHW weights."""
+    attrs = call.attrs
+    if (attrs["data_layout"], attrs["kernel_layout"]) != ("NCHW", "OIHW"):
+        raise Unsupported(f"conv2d in {attrs['data_layout']}/{attrs['kernel_layout']}")
+    data = reader.value(call.args[0], rank=4)
+    weight = weight_of(reader, call.args[1], axis=0)
+    window = window_of(call, weight.array.shape[2:], data, shape_of(var))
+    output = Value(var.name, shape_of(var))
+    groups = int(attrs["groups"])
+    return reader.add("conv2d", [data], output, window=window, groups=groups, weight=weight)
+
+
+@reads("matmul")
+def dense(reader: Reader, var, call) -> Value:
+    """Dense layer: a convolution whose kernel covers the whole image."""
+    data = reader.value(call.args[0], rank=2)
+    weight = weight_of(reader, call.args[1], axis=1)
+    if weight.array.ndim != 2:
+        raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
+    producer = reader.defined_by.get(data)
+    channels, height, width = data.shape[1], 1, 1
+    if producer is not None and producer.label in reader.flattened:
+        data = producer.inputs[0]
+        channels, height, width = data.shape[1:]
+    kernel = weight.array.T.reshape(-1, channels, height, width)
+    output = Value(var.name, shape_of(var))
+    window = Window((height, width))
+    return reader.add("conv2d", [data], output, window=window, weight=Weight(kernel, weight.scale))
+
+
+@reads("reshape", "flatten")
+def flatten(reader: Reader, var, call) -> Value:
+    """(N, C, H, W) to (N, C * H * W); other reshapes stay with TVM.
+
+    The node itself is a plain TVM reshape; dense layers look through it, so it is usually dead.
+    """
+    data = reader.value(call.args[0], rank=4)
+    shape = shape_of(var)
+    if len(shape) != 2 or shape[0] != data.shape[0]:
+        raise Unsupported(f"reshape from {data.shape} to {shape}")
+    output = Value(var.name, shape, data.dtype, data.scale, data.zero_point)
+    reader.flattened.add(var.name)
+    return reader.add("flatten", [data], output, call=call, reason="reshape of a feature map")
+
+
+@reads("add")
+def add(reader: Reader, var, call) -> Value:
+    """Bias (constant operand) or residual add (two activations of one shape)."""
+    shape = shape_of(var)
+    output = Value(var.name, shape)
+    arrays = [reader.array(arg) for arg in call.args]
+    constant = next((array for array in arrays if array is not None), None)
+    if constant is None:
+        a, b = (reader.value(arg) for arg in call.args)
+        if a.shape != b.shape:
+            raise Unsupported(f"add of {a.shape} and {b.shape} broadcasts")
+        return reader.add("add", [a, b], output)
+    data = reader.value(call.args[0 if arrays[0] is None else 1])
+    channel_axis = constant.ndim - (len(shape) - 1)
+    if constant.size != shape[1] or constant.shape[channel_axis:][:1] != (shape[1],):
+        raise Unsupported(f"add of a constant of shape {constant.shape}")
+    bias = constant.reshape(-1).astype(np.float64)
+    return reader.add("bias_add", [data], output, bias=bias, call=call)
+
+
+@reads("nn.relu", "clip", "nn.relu6")
+def clip(reader: Reader, var, call) -> Value:
+    """ReLU, ReLU6 and clip."""
+    data = reader.value(call.args[0])
+    bounds = {"relax.nn.relu": (0.0, np.inf), "relax.nn.relu6": (0.0, 6.0)}.get(call.op.name)
+    if bounds is None:
+        bounds = tuple(float(arg.value) for arg in call.args[1:3])
+    return reader.add("clip", [data], Value(var.name, shape_of(var)), clip=bounds)
+
+
+@reads("nn.max_pool2d")
+def max_pool2d(reader: Reader, var, call) -> Value:
+    """Max pooling, which keeps its input's scale: the largest step is the largest value."""
+    data = _nchw(reader, call)
+    window = window_of(call, [int(k) for k in call.attrs["pool_size"]], data, shape_of(var))
+    output = Value(var.name, shape_of(var), data.dtype, data.scale, data.zero_point)
+    return reader.add("max_pool2d", [data], output, window=window)
+
+
+@reads("nn.avg_pool2d")
+def avg_pool2d(reader: Reader, var, call) -> Value:
+    """Average pooling with a window."""
+    data = _nchw(reader, call)
+    attrs = call.attrs
+    window = window_of(call, [int(k) for k in attrs["pool_size"]], data, shape_of(var))
+    include = bool(attrs["count_include_pad"])
+    if include and window.padding != tuple(int(p) for p in attrs["padding"]):
+        raise Unsupported("avg_pool2d with both ceil_mode and count_include_pad")
+    output = Value(var.name, shape_of(var))
+    return reader.add("avg_pool2d", [data], output, window=window, count_include_pad=include)
+
+
+@reads("nn.adaptive_avg_pool2d")
+def adaptive_avg_pool2d(reader: Reader, var, call) -> Value:
+    """Adaptive average pooling where the output size divides the input's."""
+    data = _nchw(reader, call)
+    shape = shape_of(var)
+    (height, width), (rows, columns) = data.shape[2:], shape[2:]
+    if height % rows or width % columns:
+        raise Unsupported(f"adaptive_avg_pool2d from {data.shape} to {shape}")
+    kernel = (height // rows, width // columns)
+    window = Window(kernel, strides=kernel)
+    return reader.add("avg_pool2d", [data], Value(var.name, shape), window=window)
+
+
+@reads("mean")
+def mean(reader: Reader, var, call) -> Value:
+    """Mean over height and width: global average pooling."""
+    data = reader.value(call.args[0], rank=4)
+    axes = sorted(int(axis) % 4 for axis in call.attrs["axis"] or range(4))
+    if axes != [2, 3]:
+        raise Unsupported(f"mean over axes {axes}")
+    return reader.add(
+        "avg_pool2d", [data], Value(var.name, shape_of(var)), window=Window(data.shape[2:])
+    )
+
+
+@reads("concat")
+def concat(reader: Reader, var, call) -> Value:
+    """Concatenation along the channels."""
+    fields = reader.lookup(call.args[0])
+    values = [reader.value(field, rank=4) for field in fields]
+    if int(call.attrs["axis"]) % 4 != 1:
+        raise Unsupported(f"concat along axis {call.attrs['axis']}")
+    return reader.add("concat", values, Value(var.name, shape_of(var)))
+
+
+@reads("quantize")
+def quantize(reader: Reader, var, call) -> Value:
+    """Quantize an activation per tensor; the same parameters twice are one."""
+    data = reader.value(call.args[0])
+    scale, zero_point = (reader.array(arg) for arg in call.args[1:3])
+    dtype = str(call.attrs["out_dtype"])
+    if scale is None or zero_point is None or scale.size != 1:
+        raise Unsupported("quantize with scales for each channel of an activation")
+    if dtype not in ("int8", "uint8"):
+        raise Unsupported(f"quantize to {dtype}")
+    shift = 128 if dtype == "int8" else 0
+    stored = int(zero_point.reshape(())) + shift
+    output = Value(var.name, data.shape, "uint8", float(scale.reshape(())), stored)
+    return data if data.same_steps(output) else reader.add("quantize", [data], output)
+
+
+@reads("dequantize")
+def dequantize(reader: Reader, var, call):
+    """Dequantize: of an activation nothing (its Value knows its scale), of a constant weights."""
+    known = reader.lookup(call.args[0])
+    if isinstance(known, Value):
+        if known.dtype != "uint8":
+            raise Unsupported(f"dequantize of {known.dtype} that no quantize here made")
+        return known
+    array, scale, zero_point = (reader.array(arg) for arg in call.args[:3])
+    if array is None or scale is None or array.dtype != np.int8 or np.any(zero_point):
+        raise Unsupported("dequantize of weights that are not int8 with zero points of 0")
+    return QuantizedConstant(array, scale.astype(np.float64), int(call.attrs["axis"]))
+
+
+def _nchw(reader: Reader, call) -> Value:
+    if call.attrs["layout"] != "NCHW":
+        raise Unsupported(f"{call.op.name} in {call.attrs['layout']}")
+    if any(int(d) != 1 for d in call.attrs["dilation"]) and call.op.name.endswith("avg_pool2d"):
+        raise Unsupported("avg_pool2d with dilation")
+    return reader.value(call.args[0], rank=4)

@@ -1,0 +1,132 @@
+"""Realization: from real-valued scales to the integers and multipliers a kernel is given.
+
+The arithmetic of a quantized layer (Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018): with ``x = sx * (X - zx)``,
+``w = sw * W`` and ``y = sy * (Y - zy)``::
+
+    Y = zy + round(sx * sw / sy * (sum((X - zx) * W) + round(b / (sx * sw))))
+
+with one ``sw`` for each output channel. The multiplier stays in float32: on a CPU with vector
+floats it costs one instruction, where a fixed-point one costs several.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import convert, elementwise, pool2d
+from ..kernels.intrinsics import InstructionSet
+from ..kernels.registry import Implementation, implement_conv2d
+from ..kernels.spec import ConvSpec, ConvWeights, EpilogueSpec
+from .graph import Node, Value
+
+INT32_MAX = 2**31 - 1
+
+
+def realize(node: Node, batch: int | None, isa: InstructionSet, schedule: str) -> Implementation:
+    """The kernel for a node that does not stay with TVM, with its parameters."""
+    return _REALIZERS[node.op](node, batch, isa, schedule)
+
+
+def conv_spec(node: Node, batch: int | None) -> ConvSpec:
+    """Specification of a convolution's kernel."""
+    residual = node.residual
+    return ConvSpec(
+        batch=batch,
+        data=node.inputs[0].spec,
+        out=node.output.spec,
+        window=node.window,
+        groups=node.groups,
+        epilogue=EpilogueSpec(residual.spec if residual else None, clip=node.clip is not None),
+    )
+
+
+def conv_weights(node: Node) -> ConvWeights:
+    """Weights, bias and scales of a convolution in the units of its accumulator and output."""
+    data, output, residual = node.inputs[0], node.output, node.residual
+    bias = np.zeros(len(node.weight.array)) if node.bias is None else node.bias
+    low, high = bounds(output, node.clip)
+    residual_scale = residual.scale / output.scale if residual else 1.0
+    if not node.integer:
+        # The accumulator is in output units already: no multiplier is needed.
+        weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
+        return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
+    unit = data.scale * node.weight.scale
+    steps = np.clip(np.rint(bias / unit), -INT32_MAX, INT32_MAX).astype(np.int32)
+    multiplier = (unit / output.scale).astype(np.float32)
+    return ConvWeights(node.weight.array, steps, multiplier, low, high, residual_scale)
+
+
+def bounds(output: Value, clip: tuple[float, float] | None) -> tuple[float, float]:
+    """Clip range in output units before the zero point is added: uint8's own, and the layer's."""
+    low, high = clip if clip is not None else (-np.inf, np.inf)
+    if output.dtype == "uint8":
+        low = max(low / output.scale, -output.zero_point)
+        high = min(high / output.scale, 255 - output.zero_point)
+    return low, high
+
+
+def _conv2d(node: Node, batch, isa, schedule: str) -> Implementation:
+    return implement_conv2d(conv_spec(node, batch), conv_weights(node), isa, schedule)
+
+
+def _pool(node: Node, batch, isa, _schedule: str) -> Implementation:
+    data, output = node.inputs[0], node.output
+    kind = node.op.removesuffix("_pool2d")
+    spec = pool2d.PoolSpec(kind, batch, data.spec, output.spec, node.window, node.count_include_pad)
+    parameters = pool2d.pool_parameters(spec, data.scale / output.scale, *bounds(output, node.clip))
+    return _memory_bound(
+        f"{kind}_pool2d", spec, isa, lambda: pool2d.build(spec, isa), [0, *parameters]
+    )
+
+
+def _add(node: Node, batch, isa, _schedule: str) -> Implementation:
+    spec = elementwise.AddSpec(batch, *(value.spec for value in node.inputs), node.output.spec)
+    arguments = [0, 1, _scales_and_bounds(node)]
+    return _memory_bound("add", spec, isa, lambda: elementwise.build_add(spec, isa), arguments)
+
+
+def _concat(node: Node, batch, isa, _schedule: str) -> Implementation:
+    spec = elementwise.ConcatSpec(
+        batch, tuple(value.spec for value in node.inputs), node.output.spec
+    )
+    arguments = [*range(len(node.inputs)), _scales_and_bounds(node)]
+    return _memory_bound(
+        "concat", spec, isa, lambda: elementwise.build_concat(spec, isa), arguments
+    )
+
+
+def _convert(node: Node, batch, isa, _schedule: str) -> Implementation:
+    data, output = node.inputs[0], node.output
+    spec = convert.ConvertSpec(batch, data.spec, output.spec)
+    low, high = bounds(output, node.clip)
+    scale = data.scale / output.scale
+    parameters = np.array([low, high, scale], np.float32)
+    return _memory_bound("convert", spec, isa, lambda: convert.build(spec, isa), [0, parameters])
+
+
+def _scales_and_bounds(node: Node) -> np.ndarray:
+    scales = [value.scale / node.output.scale for value in node.inputs]
+    return elementwise.scales_and_bounds(scales, *bounds(node.output, node.clip))
+
+
+def _memory_bound(name: str, spec, isa: InstructionSet, build, arguments) -> Implementation:
+    return Implementation(
+        schedule="nchwc_elementwise",
+        instructions="",
+        key=(name, spec, isa.name),
+        build=build,
+        arguments=arguments,
+    )
+
+
+_REALIZERS = {
+    "conv2d": _conv2d,
+    "max_pool2d": _pool,
+    "avg_pool2d": _pool,
+    "add": _add,
+    "concat": _concat,
+    "clip": _convert,
+    "quantize": _convert,
+    "convert": _convert,
+}
