@@ -9,6 +9,7 @@ y    = lib(x)
 from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
+from .quantize import QConfig, quantize
 
 __version__ = "0.1.0"
 
@@ -16,10 +17,12 @@ __all__ = [
     "InputError",
     "Library",
     "ModelError",
+    "QConfig",
     "RelaxQuantError",
     "TargetError",
     "compile",
     "frontends",
     "load",
+    "quantize",
     "target",
 ]

@@ -8,6 +8,8 @@ from tvm import relax
 from ..lower import KernelRecord
 from ..lower.read import shape_of
 
+REASON = "TVM has no integer lowering: float between dequantize and quantize"
+
 
 def stock_records(module: tvm.IRModule) -> list[KernelRecord]:
     """One record for each operator of ``main``: all float, none scheduled.
@@ -37,9 +39,7 @@ def _record(var, call) -> KernelRecord:
         precision="fp32",
         instructions="scalar fp32" if heavy else "",
         macs=_macs(var, call) if heavy else 0,
-        reason="TVM has no integer lowering: float between dequantize and quantize"
-        if heavy
-        else "",
+        reason=REASON if heavy else "",
     )
 
 

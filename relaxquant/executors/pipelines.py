@@ -13,7 +13,7 @@ def lowered_pipeline(*, plan_memory: bool) -> tvm.transform.Pass:
 
     Operators that stayed with TVM are legalized here. With ``plan_memory`` all activations get
     their place in shared storage at compile time, which needs static shapes.
-    Source: ``tvm/relax/backend/cpu_generic/pipeline.py``, without its fusion: the kernels are fused.
+    Source: ``tvm/relax/backend/cpu_generic/pipeline.py``, without its fusion.
     """
     passes = [
         relax.transform.LegalizeOps(),

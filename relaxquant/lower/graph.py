@@ -99,7 +99,7 @@ class Node:
     inputs: list[Value]
     output: Value
     label: str = ""
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     groups: int = 1
     weight: Weight | None = None
     bias: np.ndarray | None = None

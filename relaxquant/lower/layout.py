@@ -1,4 +1,4 @@
-"""Layouts: every feature map in NCHW16c, conversions only where a neighbour needs something else."""
+"""Layouts: every feature map in NCHW16c, conversions only where a neighbour needs another form."""
 
 from __future__ import annotations
 
