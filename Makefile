@@ -34,7 +34,7 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab
 lint: $(STAMP)  ## check the code and that no notebook carries outputs
 	$(BIN)/python -m ruff check .
 	@for notebook in notebooks/*.ipynb; do [ ! -e "$$notebook" ] || \
-	  $(BIN)/python -m nbstripout --verify "$$notebook" || exit 1; done
+	  $(BIN)/python -m nbstripout --keep-id --verify "$$notebook" || exit 1; done
 
 clean:  ## remove .venv, caches and interactive outputs; runs in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info outputs/interactive

@@ -1,0 +1,111 @@
+"""The command line: ``python -m workbook run | list | report``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from workbook import paths, state
+from workbook.context import PROFILES
+from workbook.errors import WorkbookError
+
+
+def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a `WorkbookError` as one line and exit with 2, as click does for its own."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except WorkbookError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run the notebooks without a screen, and report what came out."""
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--profile", type=click.Choice(PROFILES), help="How much to measure. [quick]")
+@click.option(
+    "-p",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter in every selected notebook that has it; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder. [outputs/<UTC time>-<profile>]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Run again only what is missing, failed or changed, in --out or the latest run.",
+)
+@_plain_errors
+def run(
+    notebooks: tuple[str, ...],
+    profile: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    out: Path | None,
+    resume: bool,
+) -> None:
+    """Run NOTEBOOKS (numbers or names; all if none is named) and what they need."""
+    from workbook.runner import Request, run
+
+    request = Request(notebooks, profile, dict(parameters), out, resume)
+    outcome = run(request, Console())
+    click.echo(f"Report: {paths.relative(outcome.index)}")
+    sys.exit(outcome.code)
+
+
+@main.command(name="list")
+@_plain_errors
+def list_() -> None:
+    """List the notebooks with their parameters."""
+    from workbook.catalogue import load
+
+    table = Table("notebook", "question", "parameters", box=None, pad_edge=False)
+    for notebook in load(paths.notebooks_dir()).values():
+        known = [f"{p.name} = {p.source}" for p in notebook.parameters.values()]
+        needs = f"\nneeds {', '.join(notebook.needs)}" if notebook.needs else ""
+        table.add_row(notebook.name, f"{notebook.title}{needs}", ", ".join(known))
+    Console().print(table)
+
+
+@main.command()
+@click.argument("run", default="latest")
+@_plain_errors
+def report(run: str) -> None:
+    """Write index.html of RUN again: a folder, a name in outputs/, or 'latest'."""
+    from workbook.report import build
+
+    click.echo(f"Report: {paths.relative(build(_folder(run)))}")
+
+
+def _folder(run: str) -> Path:
+    if Path(run).is_dir():
+        return Path(run)
+    if run == "latest":
+        return state.latest(paths.outputs_dir())
+    if (paths.outputs_dir() / run).is_dir():
+        return paths.outputs_dir() / run
+    from workbook.errors import hint
+
+    runs = sorted(path.parent.name for path in paths.outputs_dir().glob(f"*/{state.FILE}"))
+    raise WorkbookError(f"no run {run!r}: {hint(run, ['latest', *runs])}")

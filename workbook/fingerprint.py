@@ -1,0 +1,86 @@
+"""What a result depends on, as one SHA-256: resume runs again what has another one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbook.catalogue import Notebook
+
+# The part of this package a notebook runs through; the runner and the report may change freely.
+RECORDING = (
+    "context.py",
+    "display.py",
+    "figures.py",
+    "notes.py",
+    "store.py",
+    "tables.py",
+    "threads.py",
+)
+PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "torchvision", "numpy")
+
+
+def of_notebook(
+    notebook: Notebook, parameters: Mapping[str, Any], needs: Iterable[str], code: str
+) -> str:
+    """Return the fingerprint of one notebook's results.
+
+    Parameters
+    ----------
+    notebook : Notebook
+        Its cells' sources count; their outputs do not.
+    parameters : mapping
+        Those passed to it.
+    needs : iterable of str
+        Fingerprints of the notebooks it needs: it reads their results.
+    code : str
+        As `of_code` returns it.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    parts = [notebook.name, notebook.sources, dict(parameters), sorted(needs), code]
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_code(root: Path) -> str:
+    """Return the fingerprint of all that notebooks call: library, helpers, data, packages.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The checkout: ``helpers.py``, ``relaxquant/``, ``data/``, and of ``workbook/`` the modules
+        of `RECORDING`.
+    """
+    files = [root / "helpers.py", *(root / "workbook" / name for name in RECORDING)]
+    for folder in ("relaxquant", "data"):
+        files += sorted(path for path in (root / folder).rglob("*") if _counts(path, root))
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    for package in PACKAGES:
+        digest.update(f"{package} {_version(package)}\n".encode())
+    return digest.hexdigest()
+
+
+def _counts(path: Path, root: Path) -> bool:
+    names = path.relative_to(root).parts
+    return path.suffix != ".pyc" and not any(
+        name.startswith(".") or name == "__pycache__" for name in names
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
