@@ -87,8 +87,10 @@ def load(folder: Path) -> dict[str, Notebook]:
     for notebook in catalogue.values():
         for need in notebook.needs:
             if need not in catalogue:
-                raise WorkbookError(f"{notebook.name} needs {need!r}, which is no notebook here: "
-                                    f"{hint(need, catalogue)}")
+                raise WorkbookError(
+                    f"{notebook.name} needs {need!r}, which is no notebook here: "
+                    f"{hint(need, catalogue)}"
+                )
     _ordered(catalogue)
     return catalogue
 

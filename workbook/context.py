@@ -75,9 +75,7 @@ class Run:
         WorkbookError
             As `workbook.store.check_row`.
         """
-        store.append(
-            self._rows, {"notebook": self.notebook, "machine": self.machine, **columns}
-        )
+        store.append(self._rows, {"notebook": self.notebook, "machine": self.machine, **columns})
 
     def rows(self, **equal: Any) -> list[store.Row]:
         """Return the rows kept so far whose columns equal the given ones."""

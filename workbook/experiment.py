@@ -117,10 +117,10 @@ def _compare(run: Run, common: dict, correct: dict, source: str) -> Accuracy:
     bounds = {"ci_low": change.low, "ci_high": change.high}
     labels = common | {"precision": "w8a8"}
     run.record(
-        metric="top1_difference", value=change.value, unit="points", n=change.n, **bounds, **labels
+        metric="top1_difference", value=change.points, unit="points", n=change.n, **bounds, **labels
     )
     fp32, int8 = (100 * float(np.mean(correct[p])) for p in ("fp32", "w8a8"))
-    words = f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+    words = f"{change.points:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
     untrained = "" if common["trained"] else " (untrained)"
     row = {
         "model": common["model"] + untrained,

@@ -41,9 +41,7 @@ def pages_of(executed: Path) -> tuple[Path, Path]:
     return executed.with_suffix(".html"), executed.with_name(f"{executed.stem}-text.html")
 
 
-def _page(
-    node: nbformat.NotebookNode, executed: Path, title: str, code: bool, other: str
-) -> str:
+def _page(node: nbformat.NotebookNode, executed: Path, title: str, code: bool, other: str) -> str:
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=not code,

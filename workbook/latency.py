@@ -16,7 +16,7 @@ MILLISECONDS = 1e3
 
 
 def keep(run: Run, timings: Timings, columns: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Record the median latency of every variant, and return them as a table.
+    """Record the median latency of every variant that has columns, and return them as a table.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def keep(run: Run, timings: Timings, columns: Mapping[str, Mapping[str, Any]]) -
     pandas.DataFrame
         One row a variant: median, interval and inter-quartile range in ms, and n.
     """
-    rows = timings.summary()
+    rows = [row for row in timings.summary() if row["variant"] in columns]
     for row in rows:
         bounds = _interval(row["ci_low"] * MILLISECONDS, row["ci_high"] * MILLISECONDS)
         latency = row["median"] * MILLISECONDS

@@ -11,7 +11,7 @@ from tvm import relax
 from .. import target as targets
 from ..errors import InputError
 from ..lower import KernelTable, lower
-from ..lower.read import dtype_of, shape_of
+from ..lower.read import dtype_of, main_of, shape_of
 from .library import METADATA, Library, Metadata
 from .naive import stock_records
 from .pipelines import EXECUTORS, lowered_pipeline
@@ -52,6 +52,7 @@ def compile(
         If the module or the target is not supported.
     """
     _check_executor(executor)
+    main_of(module)
     resolved = targets.resolve(target)
     module = _bind_batch(module, executor, batch)
     if executor == "naive":

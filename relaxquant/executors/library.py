@@ -204,7 +204,7 @@ def _match(kernels: KernelTable, names: list[str], seconds: list[float]) -> list
     if [record.name for record in kernels] == names:
         return [LayerTime(*pair) for pair in zip(kernels, seconds, strict=True)]
     return [
-        LayerTime(KernelRecord(name, "", name, "", "", "", ""), time_)
+        LayerTime(KernelRecord(name, "", name.rstrip("0123456789"), "", "", "", ""), time_)
         for name, time_ in zip(names, seconds, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from ..kernels.registry import check_schedule
 from .emit import Emitter, Lowered
 from .fuse import fuse
 from .layout import assign
-from .read import Reader, check_module
+from .read import Reader, main_of
 from .record import KernelRecord, KernelTable
 
 
@@ -39,7 +39,7 @@ def lower(
         If the module's structure is not supported.
     """
     check_schedule(schedule)
-    reader = Reader(check_module(module))
+    reader = Reader(main_of(module))
     graph = reader.graph()
     fuse(graph)
     graph.drop_dead()

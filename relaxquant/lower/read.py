@@ -28,7 +28,7 @@ def reads(*operators: str) -> Callable:
     return add
 
 
-def check_module(module: tvm.IRModule) -> relax.Function:
+def main_of(module: tvm.IRModule) -> relax.Function:
     """``main`` of a fp32 or QDQ Relax module.
 
     Raises
