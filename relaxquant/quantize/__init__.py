@@ -1,0 +1,26 @@
+"""Post-training quantization: annotate, calibrate, insert q/dq. From fp32 Relax to QDQ Relax.
+
+`relaxquant.quantize` is the function: reach modules of this package with
+``from relaxquant.quantize.annotate import annotate``.
+"""
+
+from .annotate import Annotation, KeptFloat, QTensor, annotate
+from .calibrate import calibrate
+from .config import QConfig, QuantizeError
+from .insert_qdq import insert_qdq
+from .pipeline import quantize
+from .summary import SummaryRow, summary
+
+__all__ = [
+    "Annotation",
+    "KeptFloat",
+    "QConfig",
+    "QTensor",
+    "QuantizeError",
+    "SummaryRow",
+    "annotate",
+    "calibrate",
+    "insert_qdq",
+    "quantize",
+    "summary",
+]

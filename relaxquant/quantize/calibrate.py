@@ -1,0 +1,137 @@
+"""Step 2, calibrate: run the fp32 network on data and find each tensor's threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from operator import length_hint
+
+import numpy as np
+from rich.progress import track
+from tvm import IRModule, relax
+
+from .annotate import Annotation
+from .batches import InputSpec, checked_batches, input_spec
+from .config import QConfig, QuantizeError
+from .graph import rebuild
+from .observers import Observer, observer_factory
+
+Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
+CompileFn = Callable[[IRModule], Runner]
+
+
+def calibrate(
+    mod: IRModule,
+    annotation: Annotation,
+    config: QConfig,
+    batches: Iterable | None = None,
+    *,
+    compile_fn: CompileFn | None = None,
+    progress: bool = False,
+) -> dict[int, float]:
+    """Find the threshold of every tensor that has a scale of its own.
+
+    Parameters
+    ----------
+    mod : IRModule
+        The fp32 module that was annotated.
+    annotation : Annotation
+        What `annotate` said of `mod`.
+    config : QConfig
+        `calibrate_mode`, `global_scale` and `percentile` act here.
+    batches : iterable, optional
+        float32 arrays of the input's shape, read once, one at a time. Where the batch is symbolic
+        they may be of any size, and images are run one by one. Not used in mode ``global_scale``.
+    compile_fn : callable, optional
+        Compiles a module and returns a function from an input to the list of outputs; by default
+        `relaxquant.compile` for this machine.
+    progress : bool
+        Draw a progress bar.
+
+    Returns
+    -------
+    dict of int to float
+        Thresholds, the largest magnitudes that are not clipped, by node.
+
+    Raises
+    ------
+    QuantizeError
+        If the data does not fit, or a tensor of the network becomes NaN or infinite.
+    """
+    nodes = [tensor.node for tensor in annotation.tensors.values() if tensor.is_calibrated]
+    if config.calibrate_mode == "global_scale":
+        return {node: float(config.global_scale) for node in nodes}
+    spec = input_spec(mod)
+    checked = checked_batches(batches, spec)
+    first = next(checked)  # before anything is compiled, which takes long
+    make = observer_factory(config)
+    observers = {node: make() for node in nodes}
+    run = _observed_runner(mod, annotation, nodes, spec, compile_fn)
+    for sample in _samples(_tracked(chain([first], checked), batches, progress), spec):
+        for node, values in run(sample).items():
+            _update(observers[node], values, annotation.graph.nodes[node].name)
+    return {node: observer.threshold for node, observer in observers.items()}
+
+
+def observed_module(
+    mod: IRModule, annotation: Annotation, nodes: Sequence[int], batch_symbol: str | None = None
+) -> IRModule:
+    """A module that returns the tuple of `nodes`, at batch 1 where the batch is symbolic.
+
+    Nodes are ends of fused chains, so compiling it fuses what compiling `mod` fuses.
+    """
+    outputs = relax.Tuple([annotation.graph.nodes[node].var for node in nodes])
+    observed = rebuild(mod, annotation.graph, result=outputs)
+    if batch_symbol is not None:
+        observed = relax.transform.BindSymbolicVars({batch_symbol: 1})(observed)
+    return relax.transform.DeadCodeElimination()(observed)
+
+
+def _observed_runner(
+    mod: IRModule,
+    annotation: Annotation,
+    nodes: Sequence[int],
+    spec: InputSpec,
+    compile_fn: CompileFn | None,
+) -> Callable[[np.ndarray], dict[int, np.ndarray]]:
+    """A function from an input to the values of `nodes`; the input itself needs no compiling."""
+    inputs = [node for node in nodes if annotation.graph.nodes[node].op == "input"]
+    computed = [node for node in nodes if node not in inputs]
+    runner = None
+    if computed:
+        observed = observed_module(mod, annotation, computed, spec.batch_symbol)
+        runner = (compile_fn or _compile_native)(observed)
+
+    def run(sample: np.ndarray) -> dict[int, np.ndarray]:
+        values = dict.fromkeys(inputs, sample)
+        outputs = runner(sample) if runner else ()
+        return values | dict(zip(computed, map(np.asarray, outputs), strict=True))
+
+    return run
+
+
+def _compile_native(mod: IRModule) -> Runner:
+    import relaxquant  # here, because relaxquant imports this package
+
+    return relaxquant.compile(mod, target="native", executor="graph")
+
+
+def _tracked(checked: Iterator, batches, progress: bool) -> Iterable:
+    total = length_hint(batches, 0) or None
+    return track(checked, "calibrate", total=total, disable=not progress)
+
+
+def _samples(batches: Iterable[np.ndarray], spec: InputSpec) -> Iterator[np.ndarray]:
+    """Whole batches, or single images where the module was bound to batch 1: memory stays small."""
+    for batch in batches:
+        if spec.batch_symbol is None:
+            yield batch
+        else:
+            yield from np.split(batch, len(batch))
+
+
+def _update(observer: Observer, values: np.ndarray, name: str) -> None:
+    try:
+        observer.update(values)
+    except QuantizeError as error:
+        raise QuantizeError(f"in calibration, tensor '{name}' {error}") from error

@@ -1,0 +1,106 @@
+"""Step 3: write quantize/dequantize pairs and int8 weights into the module (QDQ Relax)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from tvm import IRModule, relax
+from tvm.relax import op as R
+
+from .annotate import Annotation
+from .chains import Chain
+from .config import QConfig, QuantizeError
+from .graph import Graph, Node, rebuild
+from .operators import LAYERS
+from .scales import ACTIVATION_QMAX, scale_of
+from .weights import bias_safe_scale, quantize_weight
+
+
+def insert_qdq(
+    mod: IRModule, annotation: Annotation, config: QConfig, thresholds: Mapping[int, float]
+) -> IRModule:
+    """Turn an annotated and calibrated fp32 module into QDQ Relax.
+
+    Every tensor of `annotation` gets one ``R.quantize`` and one ``R.dequantize`` after its
+    producer, and every operator that reads it reads the latter; the function's result stays float.
+    Weights of quantized layers become ``R.dequantize`` of an int8 constant; biases stay float
+    additions.
+
+    Parameters
+    ----------
+    mod : IRModule
+        The fp32 module that was annotated; not changed.
+    annotation : Annotation
+        What `annotate` said of it.
+    config : QConfig
+        `weight_granularity`, `nbit_weight` and `reduce_range` act here.
+    thresholds : mapping of int to float
+        What `calibrate` found.
+
+    Returns
+    -------
+    IRModule
+        The QDQ module, which TVM's own pipeline can build, too.
+
+    Raises
+    ------
+    QuantizeError
+        If a weight is NaN or infinite.
+    """
+    writer = _Writer(annotation, config, thresholds)
+    return rebuild(mod, annotation.graph, reads=writer.reads, rewrite=writer.rewrite)
+
+
+class _Writer:
+    """The two hooks of `rebuild`."""
+
+    def __init__(self, annotation: Annotation, config: QConfig, thresholds: Mapping[int, float]):
+        self.annotation, self.config, self.thresholds = annotation, config, thresholds
+
+    def reads(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
+        """Emit the pair of `node`, if it has one; return what operators read."""
+        tensor = self.annotation.tensors.get(node.index)
+        if tensor is None:
+            return var
+        scale = relax.const(self._scale(node.index))
+        zero = relax.const(np.zeros((), tensor.dtype))
+        quantized = bb.emit(
+            R.quantize(var, scale, zero, out_dtype=tensor.dtype), name_hint=f"{node.name}_q"
+        )
+        dequantized = R.dequantize(quantized, scale, zero, out_dtype="float32")
+        return bb.emit(dequantized, name_hint=f"{node.name}_dq")
+
+    def rewrite(self, bb: relax.BlockBuilder, node: Node, call: relax.Call) -> relax.Expr:
+        """Give a quantized layer its int8 weights."""
+        chain = self.annotation.layers.get(node.index)
+        if chain is None:
+            return call
+        weight = bb.emit(self._weight(node, chain), name_hint=f"{node.name}_weight")
+        return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+
+    def _scale(self, index: int) -> np.ndarray:
+        tensor = self.annotation.tensors[index]
+        return scale_of(self.thresholds[tensor.shares], ACTIVATION_QMAX[tensor.dtype])
+
+    def _weight(self, node: Node, chain: Chain) -> relax.Expr:
+        per_channel = self.config.weight_granularity == "per_channel"
+        axis = LAYERS[node.op]
+        bias = _bias(self.annotation.graph, chain)
+        smallest = bias_safe_scale(bias, self._scale(node.inputs[0]))
+        weight = node.constants[0].value.numpy()
+        try:
+            quantized, scale = quantize_weight(
+                weight, axis if per_channel else None, self.config.weight_qmax, smallest
+            )
+        except QuantizeError as error:
+            raise QuantizeError(f"layer '{node.name}': {error}") from error
+        zero = relax.const(np.zeros(scale.shape, np.int8))
+        return R.dequantize(relax.const(quantized), relax.const(scale), zero, axis=axis)
+
+
+def _bias(graph: Graph, chain: Chain) -> np.ndarray:
+    """The bias of a chain, flat; a single 0 without one."""
+    if chain.bias is None:
+        return np.zeros(1, np.float32)
+    return graph.nodes[chain.bias].constants[0].value.numpy().reshape(-1)

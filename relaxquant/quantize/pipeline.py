@@ -1,0 +1,83 @@
+"""The three steps in a row."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from tvm import IRModule
+
+from .annotate import Annotation, annotate
+from .calibrate import CompileFn, calibrate
+from .config import QConfig, QuantizeError
+from .graph import prepare
+from .insert_qdq import insert_qdq
+
+
+def quantize(
+    mod: IRModule,
+    config: QConfig | None = None,
+    calibration: Iterable | None = None,
+    *,
+    progress: bool = False,
+    compile_fn: CompileFn | None = None,
+) -> IRModule:
+    """Quantize a fp32 network after training: annotate, calibrate, insert q/dq.
+
+    Parameters
+    ----------
+    mod : IRModule
+        fp32 Relax with one function ``main`` of one dataflow block, as `relaxquant.frontends`
+        gives it; not changed.
+    config : QConfig, optional
+        Settings; `QConfig()` by default.
+    calibration : iterable, optional
+        Batches: float32 NumPy arrays or torch tensors of the input's shape, of any size where the
+        batch is symbolic. Read once, one at a time. Only mode ``global_scale`` needs none.
+    progress : bool
+        Draw a progress bar while calibrating.
+    compile_fn : callable, optional
+        How to run the network for calibration: compiles a module and returns a function from an
+        input to the list of outputs. By default `relaxquant.compile` for this machine.
+
+    Returns
+    -------
+    IRModule
+        QDQ Relax: what `relaxquant.compile` turns into integer kernels, and TVM's own pipeline
+        into float arithmetic around quantize and dequantize.
+
+    Raises
+    ------
+    QuantizeError
+        If the module, the settings or the data do not fit; one message names the thing and the
+        way out.
+
+    Warns
+    -----
+    UserWarning
+        If no layer can be quantized; the module is then returned in float.
+
+    Notes
+    -----
+    The steps and the settings are those of TVM's ``relay.quantize`` (removed with Relay); symmetric
+    weights for each channel follow Krishnamoorthi, "Quantizing deep convolutional networks for
+    efficient inference", arXiv 1806.08342.
+    """
+    config = QConfig() if config is None else config
+    if not isinstance(config, QConfig):
+        raise QuantizeError(f"config is a {type(config).__name__}: give a QConfig")
+    mod = prepare(mod)
+    annotation = annotate(mod, config)
+    if not annotation.layers:
+        _warn_nothing(annotation)
+        return mod
+    thresholds = calibrate(
+        mod, annotation, config, calibration, compile_fn=compile_fn, progress=progress
+    )
+    return insert_qdq(mod, annotation, config, thresholds)
+
+
+def _warn_nothing(annotation: Annotation) -> None:
+    reasons = [f"{kept.name} ({kept.op}): {kept.reason}" for kept in annotation.kept_float]
+    shown = "; ".join(reasons[:5]) or "it has no operators"
+    warnings.warn(f"no layer of the network is quantized: {shown}", stacklevel=3)
