@@ -60,7 +60,7 @@ class QConfig:
 
     nbit_input: int = 8
     nbit_weight: int = 8
-    calibrate_mode: str = "min_max"
+    calibrate_mode: str = "percentile"
     global_scale: float = 8.0
     percentile: float = 99.99
     weight_granularity: str = "per_channel"
