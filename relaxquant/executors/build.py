@@ -12,6 +12,7 @@ from .. import target as targets
 from ..errors import InputError
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
+from . import threads as pool
 from .library import METADATA, Library, Metadata
 from .naive import stock_records
 from .pipelines import EXECUTORS, lowered_pipeline
@@ -47,12 +48,14 @@ def compile(
     Raises
     ------
     InputError
-        For an unknown executor or schedule, or a symbolic batch that the executor cannot take.
+        For an unknown executor or schedule, more threads than TVM's pool may have, or a symbolic
+        batch that the executor cannot take.
     ModelError, TargetError
         If the module or the target is not supported.
     """
     _check_executor(executor)
     main_of(module)
+    threads = pool.check(threads or min(targets.physical_cores(), pool.available()))
     resolved = targets.resolve(target)
     module = _bind_batch(module, executor, batch)
     if executor == "naive":
@@ -70,7 +73,7 @@ def compile(
     return Library(build(mode), metadata, profiler=lambda: build("bytecode"))
 
 
-def _compile_naive(module, target, threads: int | None) -> Library:
+def _compile_naive(module, target, threads: int) -> Library:
     metadata = _metadata(module, target, "naive", threads, KernelTable(stock_records(module)))
     executable = relax.build(_with_metadata(module, metadata), target)
     return Library(executable, metadata, profiler=lambda: executable)
@@ -101,13 +104,13 @@ def _bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.I
     return module
 
 
-def _metadata(module, target, executor: str, threads: int | None, kernels) -> Metadata:
+def _metadata(module, target, executor: str, threads: int, kernels) -> Metadata:
     inputs = [(str(p.name), list(shape_of(p)), dtype_of(p)) for p in module["main"].params]
     return Metadata(
         inputs=inputs,
         target=str(target.attrs.get("mcpu", "")) or str(target),
         executor=executor,
-        threads=threads or targets.physical_cores(),
+        threads=threads,
         kernels=kernels,
     )
 

@@ -14,11 +14,11 @@ from statistics import median
 
 import numpy as np
 import tvm
-import tvm_ffi
 from tvm import relax
 
 from ..errors import InputError, ModelError
 from ..lower.record import KernelRecord, KernelTable
+from . import threads
 
 METADATA = "relaxquant_metadata"
 
@@ -93,7 +93,7 @@ class Library:
             If the number, a shape or a dtype is wrong.
         """
         arguments = self._arguments(inputs)
-        use_threads(self.threads)
+        threads.use(self.threads)
         result = self._main(*arguments)
         if isinstance(result, tvm.runtime.Tensor):
             return result.numpy()
@@ -175,7 +175,7 @@ class Library:
         if self._profiler is None:
             raise InputError("a library that was loaded from a file cannot be profiled by layer")
         arguments = self._arguments(inputs)
-        use_threads(self.threads)
+        threads.use(self.threads)
         machine = relax.VirtualMachine(self._profiler(), tvm.cpu())
         runs = [_kernel_times(machine, arguments) for _ in range(repeats + 1)][1:]
         names = [name for name, _ in runs[0]]
@@ -213,16 +213,6 @@ def _modules(module):
     yield module
     for imported in module.imports:
         yield from _modules(imported)
-
-
-_configured_threads: list[int | None] = [None]
-
-
-def use_threads(count: int) -> None:
-    """Set the size of TVM's thread pool, which all libraries of a process share."""
-    if _configured_threads[0] != count:
-        tvm_ffi.get_global_func("runtime.config_threadpool")(1, count)
-        _configured_threads[0] = count
 
 
 @contextlib.contextmanager

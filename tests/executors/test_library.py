@@ -21,7 +21,7 @@ def residual():
 
 @pytest.fixture(scope="module")
 def library(residual):
-    return rq.compile(residual[0], threads=2)
+    return rq.compile(residual[0], threads=1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -88,7 +88,7 @@ def test_export_and_load_in_a_process_without_torch(library, residual, tmp_path)
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(len(library.kernels)), "2"]
+    assert done.stdout.split() == [str(len(library.kernels)), "1"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), library(residual[1]))
 
 
@@ -151,6 +151,11 @@ def test_wrong_names_are_one_error_with_the_near_name(residual):
         rq.compile(residual[0], target={"kind": "cuda"})
     with pytest.raises(rq.InputError, match="static batch of 2, not 5"):
         rq.compile(residual[0], batch=5)
+
+
+def test_more_threads_than_the_pool_has_is_one_error(residual):
+    with pytest.raises(rq.InputError, match="threads must be 1 to"):
+        rq.compile(residual[0], threads=10_000)
 
 
 def test_files_that_are_no_libraries_are_one_error(tmp_path):

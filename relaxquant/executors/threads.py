@@ -1,0 +1,44 @@
+"""TVM's thread pool: one for the process, sized once, shared by all libraries."""
+
+from __future__ import annotations
+
+import os
+
+import tvm_ffi
+
+from ..errors import InputError
+
+VARIABLE = "TVM_NUM_THREADS"
+BIG_CORES = 1  # TVM's affinity mode for the fastest cores; all of them where they are alike
+
+
+def available() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# TVM reads the variable once, when its pool starts at the first parallel loop. Left to itself it
+# takes half of x86's processors, for hyper-threads, also where there are none.
+os.environ.setdefault(VARIABLE, str(available()))
+
+_used: list[int] = []
+
+
+def check(count: int) -> int:
+    """Return ``count``, or raise InputError if the pool cannot have that many threads."""
+    most = int(os.environ[VARIABLE])
+    if not 1 <= count <= most:
+        raise InputError(
+            f"threads must be 1 to {most}, got {count}; {VARIABLE}, set before Python starts, says "
+            "how many TVM's pool may have"
+        )
+    return count
+
+
+def use(count: int) -> None:
+    """Let the pool run ``count`` threads from now on."""
+    if _used[-1:] != [count]:
+        tvm_ffi.get_global_func("runtime.config_threadpool")(BIG_CORES, count)
+        _used[:] = [count]
