@@ -30,7 +30,7 @@ class Residual(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNet-like: 1x1, depthwise 3x3 with ReLU6, linear 1x1, residual add; odd channel count."""
+    """MobileNet-like: 1x1, depthwise 3x3, linear 1x1, residual add; odd channel count."""
 
     def __init__(self, channels: int = 24, expand: int = 40):
         super().__init__()

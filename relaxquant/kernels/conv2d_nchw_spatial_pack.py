@@ -27,11 +27,12 @@ from dataclasses import dataclass
 
 import tvm
 
+from ..errors import InputError
 from .epilogue import Epilogue
 from .intrinsics import DotProduct, InstructionSet
 from .row_tiles import RowTiles
 from .spec import ConvSpec
-from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
+from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
 
@@ -69,13 +70,25 @@ def build(
     dot : DotProduct or None
         The int8 dot product; None for fp32.
     tile : Tile
-        Register tile.
+        Register tile; its vectors must divide the output channels of a group, as those of
+        `tile.choose_tile` do.
 
     Returns
     -------
     tvm.tirx.PrimFunc
         Arguments: data, weight, [border], bias, [multiplier], [residual], bounds, output.
+
+    Raises
+    ------
+    InputError
+        If the tile would reach into the next group, or past the last channel.
     """
+    channels = spec.out.padded_channels // spec.groups
+    if channels % (tile.vectors * isa.lanes):
+        raise InputError(
+            f"{tile.vectors} vectors of {isa.lanes} channels do not divide the {channels} output "
+            "channels of a group: take a divisor, or the tile that choose_tile gives"
+        )
     return prim_func(lambda: _Conv2d(spec, isa, dot, tile).emit())
 
 
@@ -86,7 +99,7 @@ class _Conv2d:
         self.spec, self.isa, self.dot, self.tile = spec, isa, dot, tile
         self.rows = RowTiles(spec.data, spec.out, spec.window, tile.pixels)
         self.tile_channels = tile.vectors * isa.lanes
-        self.out_tiles = ceildiv(spec.out.padded_channels, self.tile_channels)
+        self.out_tiles = spec.out.padded_channels // self.tile_channels
         self.group_blocks = spec.data.blocks // spec.groups
         self.taps = 4 if dot else 1
         self.steps = spec.data.block // self.taps

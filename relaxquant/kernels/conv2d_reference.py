@@ -1,4 +1,4 @@
-"""Schedule ``reference``: plain loops for what no other schedule takes (odd groups).
+"""Schedule ``reference``: plain loops for what no other schedule takes (odd groups, plain int8).
 
 Correct for every shape, group and layout, fp32 and int8, and slow: one scalar multiply-add at a
 time. ``lib.kernels`` names it, so that nobody wonders where the time went.

@@ -98,13 +98,19 @@ def _copy_blocks(batch, tensor, data, scale, output, out, first: int, isa) -> No
 
 def _copy_channels(batch, tensor, data, scale, output, out, first: int, isa) -> None:
     bounds, index = scale
+    last = tensor.channels - 1
+    # Padding must be finite: the last input repeats its last channel to the end of the block.
+    is_last = first + tensor.channels == out.channels
+    count = out.padded_channels - first if is_last else tensor.channels
     with (
         T.parallel(batch * tensor.height) as task,
-        T.serial(tensor.channels) as c,
+        T.serial(count) as c,
         T.serial(tensor.width) as w,
     ):
         n, h, to = task // tensor.height, task % tensor.height, c + first
-        value = to_float_scalar(data[n, c // BLOCK, h, w, c % BLOCK], tensor) * bounds[index]
+        source = T.min(c, last)
+        element = data[n, source // BLOCK, h, w, source % BLOCK]
+        value = to_float_scalar(element, tensor) * bounds[index]
         stored = from_float_scalar(value, bounds[0], bounds[1], out)
         store(output, [n, to // BLOCK, h, w, to % BLOCK], stored)
 

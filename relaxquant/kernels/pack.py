@@ -18,7 +18,7 @@ def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
     weight : numpy.ndarray
         (O, I / groups, KH, KW), int8 or float32.
     tile_channels : int
-        Output channels of a register tile.
+        Output channels of a register tile, a divisor of the padded output channels.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
     taps = 4 if spec.precision == "int8" else 1
     block = spec.data.block
     out_channels, in_channels, kh, kw = weight.shape
-    tiles = ceildiv(spec.out.padded_channels, tile_channels)
+    tiles = spec.out.padded_channels // tile_channels
     blocks = ceildiv(in_channels, block)
     padded = np.zeros((tiles * tile_channels, blocks * block, kh, kw), weight.dtype)
     padded[:out_channels, :in_channels] = weight
@@ -39,7 +39,7 @@ def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
     return np.ascontiguousarray(packed.reshape(tiles, blocks, kh, kw, block // taps, -1))
 
 
-def channel_quads(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
+def channel_quads(weight: np.ndarray) -> np.ndarray:
     """int8 weights as (..., 4): the input channels that share a dot product, zero-padded.
 
     The saturation proof needs the same neighbours as `pack_conv` lays side by side.

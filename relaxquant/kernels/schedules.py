@@ -14,7 +14,7 @@ from .registry import Implementation, register
 from .spec import ConvSpec, ConvWeights
 from .tile import choose_tile
 
-PLAIN = {"fp32": "fma", "int8": "int32 multiply-add"}
+PLAIN = {"fp32": "fp32 multiply-add", "int8": "int32 multiply-add"}
 
 
 @register(depthwise.NAME)
@@ -45,7 +45,7 @@ def spatial_pack(
         return None
     dot = None
     if spec.precision == "int8":
-        dot = isa.dot_for(channel_quads(spec, weights.weight))
+        dot = isa.dot_for(channel_quads(weights.weight))
     tile = choose_tile(spec, isa, dot)
     packed = [pack_conv(spec, weights.weight, tile.vectors * isa.lanes)]
     if spec.pads_with_zero_point:

@@ -78,9 +78,10 @@ class Window:
 
     def __str__(self) -> str:
         text = f"{self.kernel[0]}x{self.kernel[1]}"
-        if self.strides != (1, 1):
-            text += f"/{self.strides[0]}" if len(set(self.strides)) == 1 else f"/{self.strides}"
-        return text + (f" dil {self.dilation[0]}" if self.dilation != (1, 1) else "")
+        for word, pair in (("/", self.strides), (" dil ", self.dilation)):
+            if pair != (1, 1):
+                text += word + (str(pair[0]) if pair[0] == pair[1] else str(pair))
+        return text
 
 
 @dataclass(frozen=True)

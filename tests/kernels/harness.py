@@ -1,0 +1,227 @@
+"""Build a kernel, run it on NumPy arrays, and the targets and layers that tests run it on."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, replace
+from unittest import mock
+
+import hypothesis
+import numpy as np
+import pytest
+import tvm
+
+from relaxquant import target as targets
+from relaxquant.errors import TargetError
+from relaxquant.kernels import schedules
+from relaxquant.kernels.conv2d_nchw_spatial_pack import Tile
+from relaxquant.kernels.intrinsics import InstructionSet, instruction_set
+from relaxquant.kernels.pack import block_channels, unblock_channels
+from relaxquant.kernels.registry import Implementation
+from relaxquant.kernels.spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec, Window
+
+# One CPU for each instruction set. The levels of the x86-64 psABI hold nothing but the features in
+# question, so their code runs on every CPU that has those, whoever made it.
+TARGETS = {
+    "generic": "generic",
+    "avx2": "x86-64-v3",
+    "avx512": {"kind": "llvm", "mcpu": "x86-64-v4"},
+    "native": "native",
+}
+# A longer search than a test run has time for: EXAMPLES_FACTOR=20 pytest tests/kernels
+EXAMPLES_FACTOR = int(os.environ.get("EXAMPLES_FACTOR", "1"))
+
+
+def examples(count: int) -> hypothesis.settings:
+    """Settings for a property that builds a kernel an example: the same examples in every run."""
+    return hypothesis.settings(
+        max_examples=count * EXAMPLES_FACTOR,
+        deadline=None,
+        derandomize=EXAMPLES_FACTOR == 1,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+
+
+@functools.cache
+def why_not_runnable(name: str) -> str | None:
+    """Why kernels for a target of `TARGETS` cannot run on this machine; None if they can."""
+    try:
+        isa = instruction_set(targets.resolve(TARGETS[name]))
+    except TargetError as error:
+        return str(error)
+    missing = isa.features - targets.features(targets.resolve("native"))
+    return f"this CPU has no {', '.join(sorted(missing))}" if missing else None
+
+
+RUNNABLE = [name for name in TARGETS if why_not_runnable(name) is None]
+
+
+def target_of(name: str) -> tvm.target.Target:
+    """The target, or skip the test with the reason why it cannot run here."""
+    reason = why_not_runnable(name)
+    if reason:
+        pytest.skip(reason)
+    return targets.resolve(TARGETS[name])
+
+
+def build(function: tvm.tirx.PrimFunc, target: tvm.target.Target):
+    """A PrimFunc as a module with one function, ``main``."""
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    return tvm.tirx.build(module, target=target)
+
+
+def to_memory(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """(N, C, H, W) in the tensor's layout, with anything finite in the padded channels."""
+    if spec.block == 1:
+        return stored.reshape(spec.physical_shape(len(stored)))
+    padding = spec.padded_channels - spec.channels
+    noise = np.random.default_rng(padding).integers(
+        1, 256, (len(stored), padding, *spec_size(spec))
+    )
+    whole = np.concatenate([stored, noise.astype(spec.dtype)], axis=1)
+    return block_channels(whole, spec.block)
+
+
+def from_memory(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """The inverse of `to_memory`; what lies in the padded channels must be finite."""
+    assert np.isfinite(array).all(), "a value was not written, or overflowed"
+    if spec.block == 1:
+        return array.reshape(len(array), spec.channels, *spec_size(spec))
+    return unblock_channels(array, spec.channels)
+
+
+def spec_size(spec: TensorSpec) -> tuple[int, int]:
+    """Height and width."""
+    return spec.height, spec.width
+
+
+def run(library, arguments: list[np.ndarray], out: TensorSpec) -> np.ndarray:
+    """Run ``main`` and return its output as (N, C, H, W); the batch is that of the first argument.
+
+    The output holds NaN (or 255) before, so that what a kernel forgets to write is seen.
+    """
+    shape = out.physical_shape(len(arguments[0]))
+    output = tvm.runtime.tensor(np.full(shape, 255 if out.dtype == "uint8" else np.nan, out.dtype))
+    library["main"](*map(tvm.runtime.tensor, arguments), output)
+    return from_memory(output.numpy(), out)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution and its inputs as (N, C, H, W)."""
+
+    spec: ConvSpec
+    weights: ConvWeights
+    data: np.ndarray
+    residual: np.ndarray | None = None
+
+
+def stored_values(rng, spec: TensorSpec, batch: int) -> np.ndarray:
+    """Random activations: the whole range of uint8, or normal float32."""
+    shape = (batch, spec.channels, spec.height, spec.width)
+    if spec.dtype == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def random_tensor(rng, spec: TensorSpec, batch: int) -> np.ndarray:
+    """As `stored_values`, with runs of the extremes in one tensor of four."""
+    values = stored_values(rng, spec, batch)
+    if spec.dtype == "uint8" and rng.integers(4) == 0:
+        return np.where(values < 128, 0, 255).astype(np.uint8)
+    return values
+
+
+def conv_layer(
+    *,
+    batch: int = 1,
+    symbolic: bool = False,
+    channels: int = 16,
+    out_channels: int = 16,
+    size: tuple[int, int] = (6, 7),
+    kernel: tuple[int, int] = (3, 3),
+    strides: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    block: int = 16,
+    dtype: str = "uint8",
+    zero_point: int = 0,
+    out_dtype: str = "uint8",
+    out_zero_point: int = 0,
+    residual: str | None = None,
+    residual_zero_point: int = 0,
+    clip: bool = False,
+    weight_max: int = 127,
+    seed: int = 0,
+) -> Layer:
+    """A random convolution whose outputs spread over the range of uint8, and past it."""
+    rng = np.random.default_rng(seed)
+    window = Window(kernel, strides, padding, dilation)
+    data = TensorSpec(channels, *size, dtype, block, zero_point if dtype == "uint8" else 0)
+    out_zero_point = out_zero_point if out_dtype == "uint8" else 0
+    out = TensorSpec(out_channels, *window.output_size(*size), out_dtype, 16, out_zero_point)
+    extra = None
+    if residual:
+        residual_zero_point = residual_zero_point if residual == "uint8" else 0
+        extra = replace(out, dtype=residual, zero_point=residual_zero_point)
+    epilogue = EpilogueSpec(extra, clip)
+    spec = ConvSpec(None if symbolic else batch, data, out, window, groups, epilogue)
+    return Layer(
+        spec=spec,
+        weights=_conv_weights(rng, spec, weight_max),
+        data=random_tensor(rng, data, batch),
+        residual=random_tensor(rng, extra, batch) if extra else None,
+    )
+
+
+def _conv_weights(rng, spec: ConvSpec, weight_max: int) -> ConvWeights:
+    shape = (spec.out.channels, spec.data.channels // spec.groups, *spec.window.kernel)
+    low, high = (-3.5, 2.25) if spec.epilogue.clip else (-np.inf, np.inf)
+    if spec.out.dtype == "uint8":
+        zero_point = spec.out.zero_point
+        low, high = max(20 * low, -zero_point), min(20 * high, 255 - zero_point)
+    residual_scale = rng.uniform(0.1, 2)
+    taps = np.prod(shape[1:])
+    if spec.precision == "fp32":
+        weight = rng.standard_normal(shape) * (20 if spec.out.dtype == "uint8" else 1)
+        bias = rng.standard_normal(shape[0])
+        weight, bias = weight.astype(np.float32), bias.astype(np.float32)
+        return ConvWeights(weight, bias, None, low, high, residual_scale)
+    lowest = -128 if weight_max == 127 else -weight_max
+    weight = rng.integers(lowest, weight_max + 1, shape).astype(np.int8)
+    spread = 100 * weight_max * np.sqrt(taps)
+    bias = rng.integers(-spread, spread, shape[0]).astype(np.int32)
+    unit = (60 if spec.out.dtype == "uint8" else 2) / spread
+    multiplier = (unit * rng.uniform(0.3, 1.5, shape[0])).astype(np.float32)
+    return ConvWeights(weight, bias, multiplier, low, high, residual_scale)
+
+
+def implement(layer: Layer, isa: InstructionSet, rule, tile: Tile | None = None) -> Implementation:
+    """What one row of the schedule table gives, with a register tile of the test's choice."""
+    if tile is None:
+        return rule(layer.spec, layer.weights, isa)
+    with mock.patch.object(schedules, "choose_tile", return_value=tile):
+        return rule(layer.spec, layer.weights, isa)
+
+
+def run_layer(layer: Layer, target_name: str, rule, tile: Tile | None = None) -> np.ndarray:
+    """Build a convolution with a schedule's rule and run it on the layer's own inputs."""
+    target = target_of(target_name)
+    implementation = implement(layer, instruction_set(target), rule, tile)
+    assert implementation is not None, "the schedule does not take this layer"
+    library = build(implementation.build(), target)
+    return run_implementation(library, implementation, layer)
+
+
+def run_implementation(library, implementation: Implementation, layer: Layer) -> np.ndarray:
+    """Run a built convolution on the layer's inputs."""
+    activations = [to_memory(layer.data, layer.spec.data)]
+    if layer.residual is not None:
+        activations.append(to_memory(layer.residual, layer.spec.epilogue.residual))
+    arguments = [
+        activations[argument] if isinstance(argument, int) else argument
+        for argument in implementation.arguments
+    ]
+    return run(library, arguments, layer.spec.out)

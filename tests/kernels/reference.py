@@ -1,0 +1,145 @@
+"""NumPy models of the kernels, on plain NCHW arrays: what they must compute, bit for bit.
+
+Integers are summed exactly, and every float operation is rounded to float32 where a kernel rounds.
+Nothing here knows of layouts, tiles or vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from relaxquant.kernels.pool2d import PoolSpec
+from relaxquant.kernels.spec import ConvSpec, ConvWeights, TensorSpec, Window
+
+INT32 = np.iinfo(np.int32)
+
+
+def fused_multiply_add(a: np.ndarray, b: np.float32, c: np.ndarray) -> np.ndarray:
+    """float32 ``a * b + c`` rounded once.
+
+    The product is exact in float64; the sum is rounded to odd there, after which rounding to
+    float32 cannot round twice (Boldo and Melquiond, "Emulation of a FMA and Correctly Rounded Sums:
+    Proved Algorithms Using Rounding to Odd", IEEE Transactions on Computers 2008).
+    """
+    product, c = a.astype(np.float64) * np.float64(b), c.astype(np.float64)
+    total = product + c
+    rest = total - product
+    error = (product - (total - rest)) + (c - rest)
+    even = total.view(np.int64) & 1 == 0
+    odd = np.nextafter(total, np.copysign(np.inf, error))
+    return np.where((error != 0) & even, odd, total).astype(np.float32)
+
+
+def to_float(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Steps above the zero point for uint8, the values themselves for float32; float32."""
+    if spec.dtype == "float32":
+        return stored
+    return (stored.astype(np.int32) - spec.zero_point).astype(np.float32)
+
+
+def from_float(value, low: float, high: float, spec: TensorSpec, clip: bool = True) -> np.ndarray:
+    """Clip, round half to even, add the zero point; float32 is only clipped, if ``clip``."""
+    assert value.dtype == np.float32
+    clipped = np.minimum(np.maximum(value, np.float32(low)), np.float32(high))
+    if spec.dtype == "float32":
+        return clipped if clip else value
+    steps = np.rint(clipped).astype(np.int64) + spec.zero_point
+    assert steps.min() >= 0 and steps.max() <= 255, "the bounds must keep the output in uint8"
+    return steps.astype(np.uint8)
+
+
+def window_taps(padded: np.ndarray, window: Window, size: tuple[int, int]):
+    """For each tap of the window: (row, column, what it reads for every output pixel)."""
+    (stride_h, stride_w), (step_h, step_w) = window.strides, window.dilation
+    for kh in range(window.kernel[0]):
+        for kw in range(window.kernel[1]):
+            rows = slice(kh * step_h, kh * step_h + (size[0] - 1) * stride_h + 1, stride_h)
+            columns = slice(kw * step_w, kw * step_w + (size[1] - 1) * stride_w + 1, stride_w)
+            yield kh, kw, padded[:, :, rows, columns]
+
+
+def pad_image(x: np.ndarray, window: Window, value: float = 0) -> np.ndarray:
+    """The image with its border added."""
+    top, left, bottom, right = window.padding
+    border = ((0, 0), (0, 0), (top, bottom), (left, right))
+    return np.pad(x, border, constant_values=value)
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> np.ndarray:
+    """Convolution of (N, C, H, W) with (O, C / groups, KH, KW) in the dtype of ``x``."""
+    size = window.output_size(*x.shape[2:])
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    total = np.zeros((len(x), groups, outputs, *size), x.dtype)
+    for kh, kw, taps in window_taps(pad_image(x, window), window, size):
+        grouped = taps.reshape(len(x), groups, inputs, *size)
+        tap_weights = weight[:, :, kh, kw].reshape(groups, outputs, inputs).astype(x.dtype)
+        total += np.einsum("ngihw,goi->ngohw", grouped, tap_weights)
+    return total.reshape(len(x), weight.shape[0], *size)
+
+
+def accumulate(spec: ConvSpec, weights: ConvWeights, data: np.ndarray) -> np.ndarray:
+    """The int32 accumulators of an int8 convolution, bias and zero point included, as int64."""
+    steps = data.astype(np.int64) - spec.data.zero_point  # so the border is 0: the zero point
+    acc = convolve(steps, weights.weight, spec.window, spec.groups)
+    acc += weights.bias.astype(np.int64)[:, None, None]
+    assert acc.min() >= INT32.min and acc.max() <= INT32.max, "the layer overflows int32"
+    return acc
+
+
+def conv2d_int8(
+    spec: ConvSpec, weights: ConvWeights, data: np.ndarray, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """int8 convolution with its epilogue."""
+    acc = accumulate(spec, weights, data)
+    value = acc.astype(np.float32) * weights.multiplier.astype(np.float32)[:, None, None]
+    if residual is not None:
+        steps = to_float(residual, spec.epilogue.residual)
+        value = fused_multiply_add(steps, np.float32(weights.residual_scale), value)
+    return from_float(value, weights.low, weights.high, spec.out, spec.epilogue.clip)
+
+
+def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:
+    """Max pooling; the border is lower than everything."""
+    lowest = 0 if data.dtype == np.uint8 else -np.inf
+    padded = pad_image(data, spec.window, lowest)
+    size = spec.window.output_size(*data.shape[2:])
+    return np.max([taps for _, _, taps in window_taps(padded, spec.window, size)], axis=0)
+
+
+def avg_pool(
+    spec: PoolSpec, data: np.ndarray, multiplier: float, low: float, high: float
+) -> np.ndarray:
+    """Average pooling; sums are int32 for uint8 and float32, tap after tap, for float32."""
+    zero_point = spec.data.zero_point
+    steps = data.astype(np.int64) - zero_point if data.dtype == np.uint8 else data
+    size = spec.window.output_size(*data.shape[2:])
+    total = np.zeros((*data.shape[:2], *size), steps.dtype)
+    for _, _, taps in window_taps(pad_image(steps, spec.window), spec.window, size):
+        total = total + taps
+    ones = pad_image(np.ones_like(data[:1, :1], dtype=np.int64), spec.window)
+    count = sum(taps for _, _, taps in window_taps(ones, spec.window, size))
+    if spec.count_include_pad:
+        count = np.full_like(count, np.prod(spec.window.kernel))
+    scale = np.float32(multiplier) / count.astype(np.float32)
+    return from_float(total.astype(np.float32) * scale, low, high, spec.out)
+
+
+def add(spec, a: np.ndarray, b: np.ndarray, scales: list[float], low, high) -> np.ndarray:
+    """Residual add: a product, then a fused multiply-add."""
+    value = to_float(a, spec.a) * np.float32(scales[0])
+    value = fused_multiply_add(to_float(b, spec.b), np.float32(scales[1]), value)
+    return from_float(value, low, high, spec.out)
+
+
+def concat(spec, inputs: list[np.ndarray], scales: list[float], low, high) -> np.ndarray:
+    """Concatenation along the channels, each input rescaled."""
+    parts = [
+        convert(stored, tensor, spec.out, scale, low, high)
+        for stored, tensor, scale in zip(inputs, spec.inputs, scales, strict=True)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def convert(stored, data: TensorSpec, out: TensorSpec, scale: float, low, high) -> np.ndarray:
+    """Quantize, dequantize or requantize: one multiplication, then `from_float`."""
+    return from_float(to_float(stored, data) * np.float32(scale), low, high, out)

@@ -1,0 +1,118 @@
+"""Conversions of layout and precision against the NumPy model, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaxquant.kernels import convert
+from relaxquant.kernels.convert import ConvertSpec
+from relaxquant.kernels.intrinsics import instruction_set
+from relaxquant.kernels.spec import TensorSpec
+from tests.kernels import reference
+from tests.kernels.harness import (
+    RUNNABLE,
+    TARGETS,
+    build,
+    examples,
+    random_tensor,
+    run,
+    target_of,
+    to_memory,
+)
+
+
+def check(
+    data: TensorSpec, out: TensorSpec, target_name: str, *, scale=1.0, batch=2, symbolic=False
+) -> None:
+    """Compare the kernel with the model."""
+    target = target_of(target_name)
+    spec = ConvertSpec(None if symbolic else batch, data, out)
+    stored = random_tensor(np.random.default_rng(data.channels), data, batch)
+    low, high = -np.inf, 1.5
+    if out.dtype == "uint8":
+        low, high = -out.zero_point, 255 - out.zero_point
+    library = build(convert.build(spec, instruction_set(target)), target)
+    bounds = np.array([low, high, scale], np.float32)
+    actual = run(library, [to_memory(stored, data), bounds], out)
+    expected = reference.convert(stored, data, out, scale, low, high)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def image(channels, width, dtype, block, zero_point=0, height=3) -> TensorSpec:
+    """A tensor of the given layout."""
+    return TensorSpec(channels, height, width, dtype, block, zero_point)
+
+
+CONVERSIONS = {
+    "quantize": (image(20, 5, "float32", 16), image(20, 5, "uint8", 16, 128), 40.0),
+    "dequantize": (image(20, 5, "uint8", 16, 77), image(20, 5, "float32", 16), 0.011),
+    "requantize": (image(20, 5, "uint8", 16, 3), image(20, 5, "uint8", 16, 200), 0.83),
+    "clip": (image(20, 5, "float32", 16), image(20, 5, "float32", 16), 1.0),
+    "pack": (image(20, 5, "float32", 1), image(20, 5, "float32", 16), 1.0),
+    "pack and quantize": (image(20, 5, "float32", 1), image(20, 5, "uint8", 16, 128), 40.0),
+    "unpack": (image(20, 5, "float32", 16), image(20, 5, "float32", 1), 1.0),
+    "unpack and dequantize": (image(20, 5, "uint8", 16, 9), image(20, 5, "float32", 1), 0.3),
+    "quantize plain": (image(5, 4, "float32", 1), image(5, 4, "uint8", 1, 1), 60.0),
+    "uint8 image to NCHW4c": (image(3, 20, "uint8", 1, 5), image(3, 20, "uint8", 4, 128), 0.9),
+    "six channels to NCHW4c": (image(6, 20, "float32", 1), image(6, 20, "uint8", 4, 128), 40.0),
+    "NCHW4c to NCHW16c": (image(3, 5, "uint8", 4, 128), image(3, 5, "uint8", 16, 128), 1.0),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CONVERSIONS)
+def test_conversions(name, target):
+    data, out, scale = CONVERSIONS[name]
+    check(data, out, target, scale=scale)
+
+
+@pytest.mark.parametrize("name", ["quantize", "pack and quantize", "unpack"])
+def test_symbolic_batch(name):
+    data, out, scale = CONVERSIONS[name]
+    check(data, out, "native", scale=scale, symbolic=True, batch=3)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("block_in, block_out", [(1, 16), (16, 1), (1, 1)])
+def test_feature_vectors(block_in, block_out, target):
+    """A vector of features is (batch, C) where it is not blocked."""
+    data = TensorSpec(21, 1, 1, "float32", block_in, rank=2)
+    out = TensorSpec(21, 1, 1, "uint8", block_out, zero_point=128, rank=2)
+    check(data, out, target, scale=50.0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "channels, width", [(3, 1), (3, 7), (3, 8), (3, 9), (3, 16), (1, 17), (4, 30)]
+)
+def test_float_image_to_nchw4c(channels, width, target):
+    """Widths below, at and above whole vectors."""
+    data = image(channels, width, "float32", 1)
+    check(data, image(channels, width, "uint8", 4, 128), target, scale=45.0)
+
+
+def test_float_image_with_symbolic_batch():
+    check(image(3, 33, "float32", 1), image(3, 33, "uint8", 4), "native", scale=90.0, symbolic=True)
+
+
+layouts = st.tuples(st.sampled_from(["uint8", "float32"]), st.sampled_from([1, 4, 16]))
+
+
+@given(
+    st.integers(1, 35),
+    st.integers(1, 33),
+    st.tuples(layouts, layouts),
+    st.tuples(st.integers(0, 255), st.integers(0, 255)),
+    st.floats(2**-10, 100, width=32),
+    st.sampled_from(RUNNABLE),
+)
+@examples(20)
+def test_any_conversion(channels, width, pair, zero_points, scale, target):
+    data, out = (
+        image(channels, width, dtype, block, zero_point if dtype == "uint8" else 0)
+        for (dtype, block), zero_point in zip(pair, zero_points, strict=True)
+    )
+    check(data, out, target, scale=scale)

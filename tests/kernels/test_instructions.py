@@ -1,0 +1,68 @@
+"""Which instructions the compiled kernels hold, for CPUs that need not be this one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from relaxquant import target as targets
+from relaxquant.errors import TargetError
+from relaxquant.kernels import intrinsics, schedules
+from tests.kernels.harness import build, conv_layer, implement
+
+NAMES = {  # CPU: instruction set
+    "generic": "generic",
+    "znver3": "avx2",
+    "haswell": "avx2",
+    "skylake-avx512": "avx512",
+    "cascadelake": "avx512_vnni",
+    "znver4": "avx512_vnni",
+}
+# CPU, largest weight, AVX dot products in the code, and whether vectors are 512 bits wide. (For the
+# baseline LLVM finds SSE2's pmaddwd by itself: as exact as the int32 products it stands for.)
+CODE = [
+    ("znver3", 64, {"vpmaddubsw", "vpmaddwd"}, False),
+    ("znver3", 127, {"vpmaddwd"}, False),
+    ("skylake-avx512", 64, {"vpmaddubsw", "vpmaddwd"}, True),
+    ("skylake-avx512", 127, {"vpmaddwd"}, True),
+    ("cascadelake", 64, {"vpdpbusd"}, True),
+    ("cascadelake", 127, {"vpdpbusd"}, True),
+    ("znver4", 127, {"vpdpbusd"}, True),
+    ("generic", 64, set(), False),
+    ("generic", 127, set(), False),
+]
+
+
+def resolve(cpu: str):
+    """The target of a CPU, or a skip on machines of another architecture."""
+    try:
+        return targets.resolve(cpu)
+    except TargetError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("cpu", NAMES)
+def test_instruction_set_of_a_cpu(cpu):
+    assert intrinsics.instruction_set(resolve(cpu)).name == NAMES[cpu]
+
+
+@pytest.mark.parametrize("cpu, weight_max, wanted, wide", CODE)
+def test_dot_products_in_the_code(cpu, weight_max, wanted, wide):
+    target = resolve(cpu)
+    layer = conv_layer(channels=32, out_channels=32, padding=(1, 1, 1, 1), weight_max=weight_max)
+    implementation = implement(layer, intrinsics.instruction_set(target), schedules.spatial_pack)
+    code = build(implementation.build(), target).inspect_source("asm")
+    assert set(re.findall(r"\bvp(?:maddubsw|maddwd|dpbusd)\b", code)) == wanted
+    assert ("%zmm" in code) == wide
+    if wanted:
+        assert set(implementation.instructions.split("+")) == wanted
+
+
+@pytest.mark.parametrize("cpu, rounding", [("znver3", "vcvtps2dq"), ("znver4", "vcvtps2dq")])
+def test_epilogue_rounds_by_one_instruction(cpu, rounding):
+    target = resolve(cpu)
+    layer = conv_layer(channels=32, out_channels=32)
+    implementation = implement(layer, intrinsics.instruction_set(target), schedules.spatial_pack)
+    code = build(implementation.build(), target).inspect_source("asm")
+    assert rounding in code and "nearbyint" not in code
