@@ -18,7 +18,7 @@ from relaxquant import measure, zoo
 if TYPE_CHECKING:
     import tvm
 
-    from relaxquant.measure import Predictions, Proportion
+    from relaxquant.measure import Proportion
     from workbook.context import Run
 
 NO_LABEL = -1
@@ -96,15 +96,15 @@ def accuracy(
     common = {"model": name, "weights": net.weights, "trained": net.trained}
     correct = {}
     for precision, module in (("fp32", pair.fp32), ("w8a8", pair.int8)):
-        found = _predict(module, seen.x, seen.labels, settings)
+        found = measure.Predictions(_logits(module, seen.x, settings), seen.labels)
         _record_share(run, "top1", found.accuracy(1), common | {"precision": precision})
         correct[precision] = found.correct(1)
     return _compare(run, common, correct, seen.source)
 
 
-def _predict(module, x: np.ndarray, labels, settings: Mapping[str, Any]) -> Predictions:
+def _logits(module, x: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     library = rq.compile(module, executor="graph", **settings)
-    return measure.evaluate(library, x, labels, batch=EVALUATION_BATCH)
+    return measure.predict(library, x, EVALUATION_BATCH)
 
 
 def _record_share(run: Run, metric: str, share: Proportion, columns: Mapping[str, Any]) -> None:
@@ -162,10 +162,7 @@ def agreement(
         Evaluation images, their choice, and how many go into one inference.
     """
     seen = zoo.evaluation_images(net, count, seed)
-    logits = {
-        name: measure.evaluate(library, seen.x, batch=batch).logits
-        for name, library in libraries.items()
-    }
+    logits = {name: measure.predict(library, seen.x, batch) for name, library in libraries.items()}
     shares = {name: measure.agreement(logits[name], logits["fp32"]) for name in libraries}
     for name, share in shares.items():
         _record_share(run, "agreement", share, columns[name])
@@ -202,7 +199,7 @@ def shots(
     pair = quantized_pair(net, EVALUATION_BATCH, calibration, seed)
     pictures = _with_cat(net, count, seed)
     guesses = {
-        precision: _predict(module, pictures.x, None, settings).logits.argmax(1)
+        precision: _logits(module, pictures.x, settings).argmax(1)
         for precision, module in (("fp32", pair.fp32), ("int8", pair.int8))
     }
     names = zoo.class_names(net.dataset)

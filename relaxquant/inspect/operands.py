@@ -62,7 +62,7 @@ def operand_dtypes(module: tvm.IRModule) -> list[Operands]:
 
 
 def _operands(name: str, function: tvm.tirx.PrimFunc) -> Operands:
-    dtypes = [str(function.buffer_map[parameter].dtype) for parameter in function.params]
+    dtypes = [str(parameter.dtype) for parameter in function.params]
     return Operands(name, dtypes[0], dtypes[1], dtypes[-1])
 
 
@@ -97,8 +97,8 @@ def excerpt(module: tvm.IRModule, operator: str = "R.nn.conv2d", index: int = 1)
 
 def _operand_lines(lines: list[str], hit: int, depth: int = 2) -> list[int]:
     """Lines that define what line ``hit`` reads, and what those read."""
-    names = re.findall(r"\b(?:lv|gv)\d*\b", lines[hit].split("=", 1)[1])
-    found = [i for i in range(hit) if _defined(lines[i]) in names]
+    call = lines[hit].split(" = ", 1)[1]
+    found = [i for i in range(hit) if _defined(lines[i]) in re.findall(r"\w+", call)]
     if depth > 1:
         found += [j for i in found for j in _operand_lines(lines, i, depth - 1)]
     return found
@@ -116,4 +116,4 @@ def _defined(line: str) -> str | None:
 
 
 def _reads(line: str, name: str | None) -> bool:
-    return name is not None and "=" in line and bool(re.search(rf"\b{name}\b", line.split("=")[-1]))
+    return name in re.findall(r"\w+", line.split(" = ", 1)[-1])

@@ -205,13 +205,9 @@ class Predictions:
         return _share(self.correct(k), confidence)
 
 
-def evaluate(
-    fn: Callable[[np.ndarray], Any],
-    x: np.ndarray,
-    labels: np.ndarray,
-    batch: int = 1,
-    progress: bool = False,
-) -> Predictions:
+def predict(
+    fn: Callable[[np.ndarray], Any], x: np.ndarray, batch: int = 1, progress: bool = False
+) -> np.ndarray:
     """Run a network over images, batch by batch.
 
     The last batch is filled up with its own last image and the surplus answers dropped, so that
@@ -223,8 +219,6 @@ def evaluate(
         (batch, C, H, W) float32 in; (batch, classes) out, anything that `numpy.asarray` takes.
     x : numpy.ndarray
         float32, shape (N, C, H, W).
-    labels : numpy.ndarray
-        Integers, shape (N,).
     batch : int
         Images a call.
     progress : bool
@@ -232,23 +226,42 @@ def evaluate(
 
     Returns
     -------
-    Predictions
+    numpy.ndarray
+        Logits, shape (N, classes).
 
     Raises
     ------
     InputError
-        Input of another shape or dtype, labels that do not pair up, or an output whose shape is not
-        (batch, classes).
+        Input of another shape or dtype, or an output whose shape is not (batch, classes).
     """
-    labels = _labels(labels)
-    _check_images(x, labels, batch)
+    _check_images(x, batch)
     starts = range(0, len(x), batch)
     parts = []
     with progress_bar("evaluating", len(starts), progress) as step:
         for start in starts:
             parts.append(_run_batch(fn, x[start : start + batch], batch))
             step()
-    return Predictions(np.concatenate(parts), labels)
+    return np.concatenate(parts)
+
+
+def evaluate(
+    fn: Callable[[np.ndarray], Any],
+    x: np.ndarray,
+    labels: np.ndarray,
+    batch: int = 1,
+    progress: bool = False,
+) -> Predictions:
+    """Run a network over labelled images: `predict`, with `labels`, integers of shape (N,).
+
+    Raises
+    ------
+    InputError
+        As `predict`; or labels that are no integers or do not pair up with the images.
+    """
+    labels = _labels(labels)
+    if len(labels) != len(x):
+        raise InputError(f"{len(x)} images but {len(labels)} labels: they must pair up")
+    return Predictions(predict(fn, x, batch, progress), labels)
 
 
 def _run_batch(fn: Callable[[np.ndarray], Any], images: np.ndarray, batch: int) -> np.ndarray:
@@ -265,15 +278,13 @@ def _run_batch(fn: Callable[[np.ndarray], Any], images: np.ndarray, batch: int) 
     return out[: len(images)].copy()
 
 
-def _check_images(x: np.ndarray, labels: np.ndarray, batch: int) -> None:
+def _check_images(x: np.ndarray, batch: int) -> None:
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
     if x.ndim != 4 or len(x) == 0:
         raise InputError(f"images must have shape (N, C, H, W) with N >= 1, got {x.shape}")
     if x.dtype != np.float32:
         raise InputError(f"images must be float32, got {x.dtype}: use x.astype('float32')")
-    if len(labels) != len(x):
-        raise InputError(f"{len(x)} images but {len(labels)} labels: they must pair up")
 
 
 def _logits(values: np.ndarray) -> np.ndarray:

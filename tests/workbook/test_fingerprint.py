@@ -32,8 +32,14 @@ def test_source_parameters_needs_and_code_count(tmp_path, notebook):
 
 @pytest.fixture
 def checkout(tmp_path):
-    for name in ("relaxquant/lower/conv.py", "data/published/table1.csv", "workbook/store.py",
-                 "workbook/runner.py", "helpers.py", "README.md"):
+    for name in (
+        "relaxquant/lower/conv.py",
+        "data/published/table1.csv",
+        "workbook/store.py",
+        "workbook/runner.py",
+        "helpers.py",
+        "README.md",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
     return tmp_path

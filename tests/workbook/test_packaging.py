@@ -108,7 +108,7 @@ def bare(tmp_path):
 @needs_make
 def test_old_python_is_refused_with_the_way_out(bare):
     old = bare / "python3.9"
-    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo Python 3.9.2\nexit 1\n")
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2\nexit 1\n')
     old.chmod(0o755)
     done = make("test", f"PYTHON={old}", folder=bare)
     assert done.returncode != 0
