@@ -203,11 +203,15 @@ def shots(
         for precision, module in (("fp32", pair.fp32), ("int8", pair.int8))
     }
     names = zoo.class_names(net.dataset)
+    labels = np.full(len(pictures), NO_LABEL) if pictures.labels is None else pictures.labels
     captions = [
-        f"fp32: {_short(names[a])}\nint8: {_short(names[b])}"
-        for a, b in zip(guesses["fp32"], guesses["int8"], strict=True)
+        f"label: {_short(names, label)}\nfp32: {_short(names, a)}\nint8: {_short(names, b)}"
+        for label, a, b in zip(labels, guesses["fp32"], guesses["int8"], strict=True)
     ]
-    correct = _correct(guesses["int8"], pictures.labels)
+    correct = [
+        None if label == NO_LABEL else bool(label == guess)
+        for label, guess in zip(labels, guesses["int8"], strict=True)
+    ]
     untrained = "" if net.trained else ", untrained weights"
     return Shots(pictures.thumbnails, captions, correct, pictures.source + untrained)
 
@@ -230,14 +234,5 @@ def _with_cat(net: zoo.Network, count: int, seed: int) -> zoo.Images:
     )
 
 
-def _correct(guesses: np.ndarray, labels: np.ndarray | None) -> list[bool | None]:
-    if labels is None:
-        return [None] * len(guesses)
-    return [
-        None if label == NO_LABEL else bool(label == guess)
-        for guess, label in zip(guesses, labels, strict=True)
-    ]
-
-
-def _short(name: str) -> str:
-    return name.split(",")[0][:22]
+def _short(names: list[str], index: int) -> str:
+    return "none" if index == NO_LABEL else names[index].split(",")[0][:22]

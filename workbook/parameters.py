@@ -91,11 +91,11 @@ def parse(text: str, default: Any, where: str) -> Any:
 
 
 def _of(notebook: Notebook, given: Mapping[str, str], profile: str) -> dict[str, Any]:
-    values = {
-        name: parse(text, notebook.parameters[name].default, f"{notebook.name}: {name}")
-        for name, text in given.items()
-        if name in notebook.parameters
-    }
+    # Defaults too, so that run.json says all that was in force.
+    values = {name: parameter.default for name, parameter in notebook.parameters.items()}
+    for name, text in given.items():
+        if name in values:
+            values[name] = parse(text, values[name], f"{notebook.name}: {name}")
     if "profile" in notebook.parameters:
         values["profile"] = profile
     return values

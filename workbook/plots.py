@@ -148,7 +148,7 @@ def predictions(
         None where there is no label to compare with.
     """
     rows = -(-len(thumbnails) // columns)
-    figure, grid = pyplot.subplots(rows, columns, figsize=(7.2, 2.3 * rows), squeeze=False)
+    figure, grid = pyplot.subplots(rows, columns, figsize=(7.2, 2.4 * rows), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     frames = {True: colour("int8 graph"), False: colour("naive int8"), None: colour("published")}

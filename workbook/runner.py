@@ -152,9 +152,12 @@ class _Session:
         self.display.begin(notebook.name)
         begun = time.monotonic()
         try:
-            entry.error = execute.execute(
-                notebook, self.folder, entry.parameters, self.display.cell
-            )
+            changed = {
+                name: value
+                for name, value in entry.parameters.items()
+                if value != notebook.parameters[name].default
+            }
+            entry.error = execute.execute(notebook, self.folder, changed, self.display.cell)
             entry.status = FAILED if entry.error else OK
         except KeyboardInterrupt:
             entry.status, entry.reason = INTERRUPTED, "stopped by the user"

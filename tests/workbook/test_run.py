@@ -76,7 +76,8 @@ def test_executed_notebooks_are_kept_with_output_and_error(site):
 def test_parameters_and_profile_reach_the_kernel(site):
     rows = store.read(site.run / "results.csv")
     assert {row["batch"] for row in rows} == {8}
-    assert site.outcome.state.notebooks["01_good"].parameters == {"batch": 8, "profile": "quick"}
+    in_force = site.outcome.state.notebooks["01_good"].parameters
+    assert in_force == {"batch": 8, "profile": "quick", "model": "toy", "threads": 1}
     assert site.outcome.state.notebooks["02_fails"].parameters == {}
 
 

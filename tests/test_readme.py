@@ -1,0 +1,30 @@
+"""The README's figures are those of the reference run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbook import reference
+from workbook.errors import WorkbookError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_readme_shows_the_reference_run():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split(reference.START)[1].split(reference.END)[0].strip()
+    assert block == reference.markdown(ROOT / "outputs" / "reference").strip()
+
+
+def test_files_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = {part.split(")")[0] for part in text.split("](")[1:]}
+    assert targets
+    assert [name for name in targets if not (ROOT / name).exists()] == []
+
+
+def test_a_run_that_lacks_a_notebook_is_refused(tmp_path):
+    with pytest.raises(WorkbookError, match=r"lacks results\.csv"):
+        reference.keep(tmp_path, tmp_path / "reference", ROOT / "README.md")

@@ -1,0 +1,122 @@
+"""The reference run: the small part of a run that is kept in git, and the README's figures from it.
+
+    python -m workbook.reference outputs/RUN
+
+copies the results, the facts and the figures that hold no photographs to ``outputs/reference/``,
+and writes the README's table from them, so that no figure there is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from workbook.errors import WorkbookError
+
+KEPT = (
+    "results.csv",
+    "run.json",
+    "figures/01_fp32_compile-latency.png",
+    "figures/02_naive_int8-latency.png",
+    "figures/03_graph_int8-table1.png",
+    "figures/03_graph_int8-layer_rates.png",
+)
+START, END = "<!-- reference:start -->", "<!-- reference:end -->"
+ROWS = {  # table row -> notebook, executor, precision
+    "PyTorch eager, fp32": ("03_graph_int8", "torch", "fp32"),
+    "stock TVM, fp32": ("02_naive_int8", "naive", "fp32"),
+    "stock TVM, int8 (naive)": ("03_graph_int8", "naive", "w8a8"),
+    "ours, fp32": ("03_graph_int8", "graph", "fp32"),
+    "ours, int8": ("03_graph_int8", "graph", "w8a8"),
+}
+
+
+def keep(run: Path, reference: Path, readme: Path) -> None:
+    """Copy what is kept of ``run`` to ``reference`` and rewrite the README's block.
+
+    Raises
+    ------
+    WorkbookError
+        If the run lacks one of the files, or the README its markers.
+    """
+    missing = [name for name in KEPT if not (run / name).is_file()]
+    if missing:
+        raise WorkbookError(f"{run} lacks {', '.join(missing)}: run notebooks 01 to 03 there first")
+    for name in KEPT:
+        (reference / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / name, reference / name)
+    text = readme.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise WorkbookError(f"{readme.name} has no {START} ... {END} to write between")
+    head, tail = text.split(START)[0], text.split(END)[1]
+    block = f"{START}\n{markdown(reference)}{END}"
+    readme.write_text(head + block + tail, encoding="utf-8")
+
+
+def markdown(reference: Path) -> str:
+    """The README's table and its sentences, from the results and facts kept in ``reference``."""
+    results = pd.read_csv(reference / "results.csv")
+    facts = json.loads((reference / "run.json").read_text(encoding="utf-8"))
+    latencies = {row: _latency(results, *key) for row, key in ROWS.items()}
+    model = latencies["ours, int8"]["model"]
+    untrained = "" if latencies["ours, int8"]["trained"] else ", untrained weights"
+    lines = [f"| {model}, batch 1{untrained} | ms (95 %) |", "| --- | --- |"]
+    for row, found in latencies.items():
+        lines.append(
+            f"| {row} | {found['value']:.1f} ({found['ci_low']:.1f} to {found['ci_high']:.1f}) |"
+        )
+    lines += ["", *_sentences(results), "", _origin(results, facts), ""]
+    return "\n".join(lines)
+
+
+def _latency(results: pd.DataFrame, notebook: str, executor: str, precision: str) -> pd.Series:
+    chosen = results.query(
+        "metric == 'latency' and notebook == @notebook and executor == @executor "
+        "and precision == @precision"
+    )
+    return chosen.iloc[0]
+
+
+def _sentences(results: pd.DataFrame) -> list[str]:
+    speedup = results.query("metric == 'speedup' and notebook == '03_graph_int8'").iloc[0]
+    sentences = [
+        f"int8 against our own fp32: {speedup.value:.2f} times faster "
+        f"({speedup.ci_low:.2f} to {speedup.ci_high:.2f}, paired by round)."
+    ]
+    for row in results.query("metric == 'top1_difference'").itertuples():
+        sentences.append(
+            f"Top-1 of {row.model} in int8 against fp32: {row.value:+.2f} points "
+            f"({row.ci_low:+.2f} to {row.ci_high:+.2f}) on {row.n:.0f} images."
+        )
+    return sentences
+
+
+def _origin(results: pd.DataFrame, facts: dict) -> str:
+    threads = facts["parameters"]["03_graph_int8"]["threads"]
+    rounds = int(results.query("metric == 'latency'").n.max())
+    return (
+        f"Medians of {rounds} interleaved rounds, {threads} threads, {results.machine.iloc[0]}; "
+        "from the reference run in [outputs/reference](outputs/reference/results.csv)."
+    )
+
+
+def main() -> int:
+    """Keep the run named on the command line."""
+    if len(sys.argv) != 2:
+        print(__doc__)
+        return 2
+    root = Path(__file__).resolve().parent.parent
+    try:
+        keep(Path(sys.argv[1]), root / "outputs" / "reference", root / "README.md")
+    except WorkbookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
