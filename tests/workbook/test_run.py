@@ -78,7 +78,7 @@ def test_parameters_and_profile_reach_the_kernel(site):
     assert {row["batch"] for row in rows} == {8}
     in_force = site.outcome.state.notebooks["01_good"].parameters
     assert in_force == {"batch": 8, "profile": "quick", "model": "toy", "threads": 1}
-    assert site.outcome.state.notebooks["02_fails"].parameters == {}
+    assert site.outcome.state.notebooks["02_fails"].parameters == {"rounds": 10}
 
 
 def test_results_are_the_rows_of_the_good_notebook(site):
