@@ -59,7 +59,8 @@ def work(tmp_path, monkeypatch):
 
 def test_an_allocation_is_seen(work):
     found = peak_memory(work.allocate, 200)
-    assert 200 * MB <= found.added_bytes < 215 * MB
+    # Linux counts resident pages per processor and adds them up late: exact to some dozen pages.
+    assert 199 * MB <= found.added_bytes < 215 * MB
     assert found.peak_bytes == found.baseline_bytes + found.added_bytes
     assert found.ru_maxrss_bytes >= 200 * MB
 

@@ -252,6 +252,7 @@ def test_symbolic_batch_is_kept(net, stock, batches):
     assert db(stock(fixed)(batches[0])[0], run(batches[0])[0]) > 45
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # inside torch.export
 def test_raw_frontend_modules_are_cleaned(stock):
     class Net(torch.nn.Module):
         def __init__(self):
