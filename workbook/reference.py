@@ -84,12 +84,12 @@ def _latency(results: pd.DataFrame, notebook: str, executor: str, precision: str
 def _sentences(results: pd.DataFrame) -> list[str]:
     speedup = results.query("metric == 'speedup' and notebook == '03_graph_int8'").iloc[0]
     sentences = [
-        f"int8 against our own fp32: {speedup.value:.2f} times faster "
+        f"- int8 against our own fp32: {speedup.value:.2f} times faster "
         f"({speedup.ci_low:.2f} to {speedup.ci_high:.2f}, paired by round)."
     ]
     for row in results.query("metric == 'top1_difference'").itertuples():
         sentences.append(
-            f"Top-1 of {row.model} in int8 against fp32: {row.value:+.2f} points "
+            f"- Top-1 of {row.model} in int8 against fp32: {row.value:+.2f} points "
             f"({row.ci_low:+.2f} to {row.ci_high:+.2f}) on {row.n:.0f} images."
         )
     return sentences
