@@ -67,16 +67,20 @@ def layer_rates(
     """
     figure, axes = pyplot.subplots(figsize=(7.2, 4.6))
     width = 0.8 / len(profiles)
-    labels: list[str] = []
+    # Program order may differ between variants: layers are matched by name, in the first's order.
+    first = [layer for layer in next(iter(profiles.values())) if layer.record.macs]
     for index, (name, profile) in enumerate(profiles.items()):
-        heavy = [layer for layer in profile if layer.record.macs]
-        rates = [batch * layer.record.macs / layer.seconds / 1e9 for layer in heavy]
-        places = np.arange(len(heavy)) + index * width
-        axes.bar(places, rates, width, label=name, color=colour(roles[name]))
-        labels = [layer.record.shape.split(" -> ")[0] + _window(layer) for layer in heavy]
-    axes.set_xticks(np.arange(len(labels)) + 0.4 - width / 2, labels, rotation=90, fontsize=7)
+        rates = {
+            layer.record.layer: batch * layer.record.macs / layer.seconds / 1e9 for layer in profile
+        }
+        heights = [rates.get(layer.record.layer, np.nan) for layer in first]
+        places = np.arange(len(first)) + index * width
+        axes.bar(places, heights, width, label=name, color=colour(roles[name]))
+    labels = [layer.record.shape.split(" -> ")[0] + _window(layer) for layer in first]
+    axes.set_xticks(np.arange(len(first)) + 0.4 - width / 2, labels, rotation=90, fontsize=7)
     axes.set_ylabel("GMAC/s")
     axes.grid(axis="x", visible=False)
+    axes.margins(y=0.15)
     axes.legend()
     return figure
 
