@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 
 import tvm
 from tvm import relax
 
 from .. import target as targets
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from . import threads as pool
@@ -81,8 +80,7 @@ def _compile_naive(module, target, threads: int) -> Library:
 
 def _check_executor(executor: str) -> None:
     if executor not in EXECUTORS:
-        near = difflib.get_close_matches(executor, EXECUTORS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(executor, EXECUTORS)
         raise InputError(f"no executor is called {executor!r}{hint} (there are: {EXECUTORS})")
 
 

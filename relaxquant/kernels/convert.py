@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import tvm
 
-from .elementwise import _vectors, from_float_scalar, to_float_scalar
+from .elementwise import each_vector
 from .intrinsics import InstructionSet
-from .requantize import clip_vector, from_float, to_float
+from .requantize import clip_vector, from_float, from_float_scalar, to_float, to_float_scalar
 from .spec import TensorSpec
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, prim_func, splat, store
 
@@ -55,7 +55,7 @@ def _is_image(spec: ConvertSpec, isa: InstructionSet) -> bool:
 
 
 def _blocked(spec: ConvertSpec, isa: InstructionSet, batch, data, bounds, output) -> None:
-    for at in _vectors(batch, spec.out, isa.lanes):
+    for at in each_vector(batch, spec.out, isa.lanes):
         value = to_float(data[tuple(at)], spec.data, isa.lanes)
         value = value * T.broadcast(bounds[2], isa.lanes)
         store(output, at, from_float(value, bounds[0], bounds[1], spec.out, isa))

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 
 from .intrinsics import InstructionSet
-from .requantize import from_float, fused_multiply_add, to_float
+from .requantize import from_float, from_float_scalar, fused_multiply_add, to_float, to_float_scalar
 from .spec import TensorSpec
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, prim_func, store
 
@@ -47,7 +47,7 @@ def build_add(spec: AddSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         bounds = arg("bounds", (4,), "float32")
         output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
         scale_a, scale_b = (T.broadcast(bounds[i], lanes) for i in (2, 3))
-        for at in _vectors(batch, spec.out, lanes):
+        for at in each_vector(batch, spec.out, lanes):
             value = to_float(a[tuple(at)], spec.a, lanes) * scale_a
             addend = to_float(b[tuple(at)], spec.b, lanes)
             value = fused_multiply_add(addend, scale_b, value, lanes)
@@ -56,7 +56,7 @@ def build_add(spec: AddSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
     return prim_func(body)
 
 
-def _vectors(batch, out: TensorSpec, lanes: int):
+def each_vector(batch, out: TensorSpec, lanes: int):
     """Loop over all vectors of an NCHW16c tensor, parallel over rows; yields the index once."""
     with T.parallel(batch * out.blocks * out.height) as task:
         row = [task // (out.blocks * out.height), task // out.height % out.blocks]
@@ -90,7 +90,7 @@ def build_concat(spec: ConcatSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
 def _copy_blocks(batch, tensor, data, scale, output, out, first: int, isa) -> None:
     bounds, index = scale
-    for at in _vectors(batch, tensor, isa.lanes):
+    for at in each_vector(batch, tensor, isa.lanes):
         value = to_float(data[tuple(at)], tensor, isa.lanes) * T.broadcast(bounds[index], isa.lanes)
         at[1] = at[1] + first // BLOCK
         store(output, at, from_float(value, bounds[0], bounds[1], out, isa))
@@ -113,18 +113,3 @@ def _copy_channels(batch, tensor, data, scale, output, out, first: int, isa) -> 
         value = to_float_scalar(element, tensor) * bounds[index]
         stored = from_float_scalar(value, bounds[0], bounds[1], out)
         store(output, [n, to // BLOCK, h, w, to % BLOCK], stored)
-
-
-def to_float_scalar(stored, spec: TensorSpec):
-    """`requantize.to_float` for one element."""
-    if spec.dtype == "float32":
-        return stored
-    return T.cast(T.cast(stored, "int32") - spec.zero_point, "float32")
-
-
-def from_float_scalar(value, low, high, spec: TensorSpec):
-    """`requantize.from_float` for one element."""
-    value = T.min(T.max(value, low), high)
-    if spec.dtype == "float32":
-        return value
-    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, "uint8")

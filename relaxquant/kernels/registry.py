@@ -7,14 +7,13 @@ does not apply, None (as dlight's rules do). To add one, write a file, decorate 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
 import tvm
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .intrinsics import InstructionSet
 from .spec import ConvSpec, ConvWeights
 
@@ -99,6 +98,5 @@ def check_schedule(name: str) -> None:
     """Raise InputError, with the nearest name, unless a schedule is called ``name``."""
     names = schedule_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, names)
         raise InputError(f"no schedule is called {name!r}{hint} (there are: {', '.join(names)})")

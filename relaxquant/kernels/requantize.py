@@ -39,3 +39,18 @@ def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bo
 def fused_multiply_add(a, b, c, lanes: int):
     """``a * b + c`` rounded once, on every target (LLVM would otherwise choose for itself)."""
     return T.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", a, b, c)
+
+
+def to_float_scalar(stored, spec: TensorSpec):
+    """`to_float` for one element."""
+    if spec.dtype == "float32":
+        return stored
+    return T.cast(T.cast(stored, "int32") - spec.zero_point, "float32")
+
+
+def from_float_scalar(value, low, high, spec: TensorSpec):
+    """`from_float` for one element."""
+    value = T.min(T.max(value, low), high)
+    if spec.dtype == "float32":
+        return value
+    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, "uint8")
