@@ -20,7 +20,7 @@ from .pipelines import EXECUTORS, lowered_pipeline
 def compile(
     module: tvm.IRModule,
     target: str | dict | tvm.target.Target = "native",
-    schedule: str = "nchw_spatial_pack",
+    schedule: str = "auto",
     executor: str = "graph",
     threads: int | None = None,
     batch: int | None = None,
@@ -34,7 +34,8 @@ def compile(
     target : str, dict or tvm.target.Target
         ``"native"``, an LLVM CPU name, or a TVM target; see `relaxquant.target.resolve`.
     schedule : str
-        Preferred row of the schedule table; layers it does not take get the first that does.
+        Row of the schedule table for all layers it takes; ``"auto"``, and layers it does not
+        take, choose by the rules in ``kernels/choose.py``.
     executor : str
         ``"graph"``: static shapes, memory planned and the call sequence compiled ahead of time.
         ``"vm"``: the same kernels on the bytecode virtual machine; the batch may be symbolic.

@@ -23,26 +23,19 @@ USENIX ATC 2019. Here the border is cut out of the loops instead of padded in me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import tvm
 
 from ..errors import InputError
-from .epilogue import Epilogue
+from .epilogue import Epilogue, conv_arguments
 from .intrinsics import DotProduct, InstructionSet
+from .pack import border_correction, channel_quads, pack_conv
+from .registry import Implementation, register
 from .row_tiles import RowTiles
-from .spec import ConvSpec
+from .spec import ConvSpec, ConvWeights
+from .tile import Tile, choose_tile, possible_tiles
 from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Register tile: ``vectors`` of output channels by ``pixels`` of an output row."""
-
-    vectors: int
-    pixels: int
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -54,6 +47,38 @@ def applies(spec: ConvSpec) -> bool:
     in_group = spec.data.channels // spec.groups
     out_group = spec.out.channels // spec.groups
     return in_group % spec.data.block == 0 and out_group % spec.out.block == 0
+
+
+def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct | None:
+    """The fastest dot product that is exact for the layer's weights; None for fp32."""
+    return isa.dot_for(channel_quads(weights.weight)) if spec.precision == "int8" else None
+
+
+def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
+    """Register tiles worth timing."""
+    return possible_tiles(spec, isa, dot_product(spec, weights, isa))
+
+
+@register(NAME, tiles=tiles)
+def spatial_pack(
+    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
+) -> Implementation | None:
+    """Direct convolution, register tiles of output channels by pixels."""
+    if not applies(spec):
+        return None
+    dot = dot_product(spec, weights, isa)
+    tile = tile or choose_tile(spec, isa, dot)
+    packed = [pack_conv(spec, weights.weight, tile.vectors * isa.lanes)]
+    if spec.pads_with_zero_point:
+        packed.append(border_correction(spec, weights.weight))
+    return Implementation(
+        schedule=NAME,
+        instructions=dot.name if dot else "fp32 multiply-add",
+        key=("direct", spec, isa.name, dot.name if dot else None, tile),
+        build=lambda: build(spec, isa, dot, tile),
+        arguments=conv_arguments(spec, weights, packed),
+        tile=tile,
+    )
 
 
 def build(

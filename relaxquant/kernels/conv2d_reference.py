@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import tvm
 
-from .epilogue import Epilogue
+from .epilogue import Epilogue, conv_arguments
 from .intrinsics import InstructionSet
-from .spec import ConvSpec
+from .registry import Implementation, register
+from .spec import ConvSpec, ConvWeights
+from .tile import Tile
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "reference"
 
 
-def applies(spec: ConvSpec) -> bool:
-    """Always."""
-    return True
+@register(NAME)
+def plain_loops(
+    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
+) -> Implementation:
+    """Scalar loops for everything else."""
+    return Implementation(
+        schedule=NAME,
+        instructions=f"{'int32' if spec.precision == 'int8' else 'fp32'} multiply-add",
+        key=("reference", spec, isa.name),
+        build=lambda: build(spec, isa),
+        arguments=conv_arguments(spec, weights, [weights.weight]),
+    )
 
 
 def build(spec: ConvSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:

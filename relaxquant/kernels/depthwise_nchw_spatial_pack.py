@@ -23,11 +23,13 @@ from __future__ import annotations
 import numpy as np
 import tvm
 
-from .epilogue import Epilogue
+from .epilogue import Epilogue, conv_arguments
 from .intrinsics import InstructionSet
 from .pack import block_channels
+from .registry import Implementation, register
 from .row_tiles import RowTiles
-from .spec import ConvSpec
+from .spec import ConvSpec, ConvWeights
+from .tile import Tile
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
@@ -36,6 +38,25 @@ NAME = "nchw_spatial_pack"
 def applies(spec: ConvSpec) -> bool:
     """Whether each channel is convolved with one kernel of its own."""
     return spec.groups == spec.data.channels == spec.out.channels and spec.data.block == BLOCK
+
+
+@register(NAME)
+def depthwise_spatial_pack(
+    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
+) -> Implementation | None:
+    """One kernel a channel: vectors of channels, no dot product."""
+    if not applies(spec):
+        return None
+    packed = [pack_weight(weights.weight)]
+    if spec.pads_with_zero_point:
+        packed.append(border_correction(spec, weights.weight))
+    return Implementation(
+        schedule=NAME,
+        instructions=f"{'int32' if spec.precision == 'int8' else 'fp32'} multiply-add",
+        key=("depthwise", spec, isa.name),
+        build=lambda: build(spec, isa),
+        arguments=conv_arguments(spec, weights, packed),
+    )
 
 
 def pack_weight(weight: np.ndarray) -> np.ndarray:

@@ -78,6 +78,16 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
     return arrays
 
 
+def conv_arguments(spec: ConvSpec, weights: ConvWeights, packed: list[np.ndarray]) -> list:
+    """A convolution's arguments as an `Implementation` lists them.
+
+    Data, packed weights, bias and multiplier, the residual where there is one, bounds.
+    """
+    *scaling, bounds = epilogue_parameters(spec, weights)
+    residual = [1] if spec.epilogue.residual is not None else []
+    return [0, *packed, *scaling, *residual, bounds]
+
+
 def corrected_bias(spec: ConvSpec, weights: ConvWeights) -> np.ndarray:
     """The bias, less what the activations' zero point adds to every accumulator.
 

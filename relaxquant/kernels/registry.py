@@ -1,21 +1,23 @@
 """The schedule table: which kernels there are, and which one a layer gets.
 
-A schedule is a function that looks at a layer and either returns an `Implementation` or, where it
-does not apply, None (as dlight's rules do). To add one, write a file, decorate its function with
-``@register(...)`` and import it in `schedules`.
+A schedule is a function ``rule(spec, weights, isa, tile=None)`` that looks at a layer and either
+returns an `Implementation` or, where it does not apply, None (as dlight's rules do). To add one,
+write a file, decorate its rule with ``@register(...)`` and import the file in `schedules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tvm
 
 from ..errors import InputError, did_you_mean
+from .choose import preferences
 from .intrinsics import InstructionSet
 from .spec import ConvSpec, ConvWeights
+from .tile import Tile
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Implementation:
     arguments : list
         In the PrimFunc's order, without the output: arrays are constants, integers say which
         activation (0 the data, 1 the residual or second input, and so on).
+    tile : Tile, optional
+        Register tile, where the schedule has one.
+    reason : str
+        Why this schedule, or this tile, and no other.
     """
 
     schedule: str
@@ -42,28 +48,52 @@ class Implementation:
     key: Hashable
     build: Callable[[], tvm.tirx.PrimFunc] = field(repr=False)
     arguments: list[np.ndarray | int] = field(repr=False)
+    tile: Tile | None = None
+    reason: str = ""
 
 
-Rule = Callable[[ConvSpec, ConvWeights, InstructionSet], Implementation | None]
+Rule = Callable[..., Implementation | None]
+Tiles = Callable[[ConvSpec, ConvWeights, InstructionSet], list[Tile]]
+
+
+def no_tiles(_spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> list[Tile]:
+    """For schedules with nothing to choose."""
+    return []
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One row of the schedule table."""
+    """One row of the schedule table.
+
+    Parameters
+    ----------
+    name : str
+        What ``rq.compile(schedule=...)`` and ``lib.kernels`` call it; rows may share one.
+    precisions : tuple of str
+        Of ``"fp32"`` and ``"int8"``.
+    rule : callable
+        ``rule(spec, weights, isa, tile=None)``; without a tile it chooses one by its own model.
+    tiles : callable
+        ``tiles(spec, weights, isa)``: the register tiles worth timing for a layer it applies to.
+    """
 
     name: str
     precisions: tuple[str, ...]
     rule: Rule = field(repr=False)
+    tiles: Tiles = field(repr=False, default=no_tiles)
 
 
+AUTO = "auto"
 SCHEDULES: list[Schedule] = []
 
 
-def register(name: str, precisions: tuple[str, ...] = ("fp32", "int8")) -> Callable[[Rule], Rule]:
+def register(
+    name: str, precisions: tuple[str, ...] = ("fp32", "int8"), tiles: Tiles = no_tiles
+) -> Callable[[Rule], Rule]:
     """Add the decorated rule to the schedule table, after those already in it."""
 
     def add(rule: Rule) -> Rule:
-        SCHEDULES.append(Schedule(name, precisions, rule))
+        SCHEDULES.append(Schedule(name, precisions, rule, tiles))
         return rule
 
     return add
@@ -71,13 +101,13 @@ def register(name: str, precisions: tuple[str, ...] = ("fp32", "int8")) -> Calla
 
 def schedule_names() -> list[str]:
     """Names that ``rq.compile(schedule=...)`` takes."""
-    return list(dict.fromkeys(schedule.name for schedule in SCHEDULES))
+    return [AUTO, *dict.fromkeys(schedule.name for schedule in SCHEDULES)]
 
 
 def implement_conv2d(
-    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, schedule: str
+    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, schedule: str = AUTO
 ) -> Implementation:
-    """The first schedule that takes the layer: those named ``schedule``, then all in table order.
+    """The kernel of a layer: by the schedule asked for if it applies, else by `choose`.
 
     Raises
     ------
@@ -85,13 +115,21 @@ def implement_conv2d(
         If no schedule has that name.
     """
     check_schedule(schedule)
-    wanted = [entry for entry in SCHEDULES if entry.name == schedule]
-    for entry in wanted + SCHEDULES:
-        if spec.precision in entry.precisions:
-            implementation = entry.rule(spec, weights, isa)
-            if implementation is not None:
-                return implementation
+    if schedule != AUTO:
+        implementation = _implement(schedule, spec, weights, isa)
+        if implementation is not None:
+            return replace(implementation, reason="asked for")
+    for preference in preferences(spec, isa):
+        implementation = _implement(preference.schedule, spec, weights, isa)
+        if implementation is not None:
+            return replace(implementation, reason=preference.reason)
     raise AssertionError("the reference schedule takes every layer")
+
+
+def _implement(name: str, spec: ConvSpec, weights: ConvWeights, isa) -> Implementation | None:
+    rows = [row for row in SCHEDULES if row.name == name and spec.precision in row.precisions]
+    found = (row.rule(spec, weights, isa) for row in rows)
+    return next((implementation for implementation in found if implementation is not None), None)
 
 
 def check_schedule(name: str) -> None:

@@ -1,13 +1,25 @@
-"""Choice of the register tile of a direct convolution by counting instructions."""
+"""Register tiles of a direct convolution: all that fit, and the one with fewest instructions."""
 
 from __future__ import annotations
 
-from .conv2d_nchw_spatial_pack import Tile
+from dataclasses import dataclass
+
 from .intrinsics import DotProduct, InstructionSet
 from .spec import ConvSpec
 
 # Multiply-adds in flight that hide their latency (4 to 5 cycles on two ports, Zen and Intel).
 IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Register tile: ``vectors`` of output channels by ``pixels`` of an output row."""
+
+    vectors: int
+    pixels: int
+
+    def __str__(self) -> str:
+        return f"{self.vectors}x{self.pixels}"
 
 
 def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> Tile:
@@ -26,13 +38,19 @@ def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> 
     dot : DotProduct or None
         The int8 dot product with its own cost and limit; None for fp32.
     """
-    cost, registers = (dot.cost, dot.tile_registers) if dot else (1, isa.tile_registers)
-    tiles = [
+    cost = dot.cost if dot else 1
+    tiles = possible_tiles(spec, isa, dot)
+    return min(tiles, key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors)
+
+
+def possible_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> list[Tile]:
+    """Every tile that divides the channels of a group and fits the registers."""
+    registers = dot.tile_registers if dot else isa.tile_registers
+    return [
         Tile(vectors, pixels)
         for vectors in _vector_counts(spec, isa)
         for pixels in range(1, min(registers // vectors - 1, spec.out.width) + 1)
     ]
-    return min(tiles, key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors)
 
 
 def _vector_counts(spec: ConvSpec, isa: InstructionSet) -> list[int]:

@@ -13,9 +13,7 @@ from .read import Reader, main_of
 from .record import KernelRecord, KernelTable
 
 
-def lower(
-    module: tvm.IRModule, target: tvm.target.Target, schedule: str = "nchw_spatial_pack"
-) -> Lowered:
+def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto") -> Lowered:
     """Lower ``main`` of a fp32 or QDQ Relax module to kernels for ``target``.
 
     Four phases: *read* the operators, *fuse* epilogues into layers, *assign* layouts, and *emit*
@@ -29,7 +27,7 @@ def lower(
     target : tvm.target.Target
         An llvm target; its features choose the instruction set.
     schedule : str
-        Preferred row of the schedule table.
+        Row of the schedule table for all layers it takes, or ``"auto"``.
 
     Raises
     ------

@@ -129,6 +129,8 @@ def _record(node: Node, implementation: Implementation, name: str, batch) -> Ker
         precision=_precision(node),
         instructions=implementation.instructions,
         macs=macs,
+        tile=str(implementation.tile or ""),
+        chosen=implementation.reason,
         reason=reason,
     )
 

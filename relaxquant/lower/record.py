@@ -32,6 +32,10 @@ class KernelRecord:
         What multiplies and adds.
     macs : int
         Multiply-accumulates for one image; 0 for memory-bound layers.
+    tile : str
+        Register tile, vectors of output channels x pixels.
+    chosen : str
+        Why this schedule.
     reason : str
         Why it is not an integer kernel, where that could be asked.
     """
@@ -45,6 +49,8 @@ class KernelRecord:
     precision: str
     instructions: str = ""
     macs: int = 0
+    tile: str = ""
+    chosen: str = ""
     reason: str = ""
 
     def as_dict(self) -> dict:

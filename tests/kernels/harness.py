@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, replace
-from unittest import mock
 
 import hypothesis
 import numpy as np
@@ -14,12 +13,11 @@ import tvm
 
 from relaxquant import target as targets
 from relaxquant.errors import TargetError
-from relaxquant.kernels import schedules
-from relaxquant.kernels.conv2d_nchw_spatial_pack import Tile
 from relaxquant.kernels.intrinsics import InstructionSet, instruction_set
 from relaxquant.kernels.pack import block_channels, unblock_channels
 from relaxquant.kernels.registry import Implementation
 from relaxquant.kernels.spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec, Window
+from relaxquant.kernels.tile import Tile
 
 # One CPU for each instruction set. The levels of the x86-64 psABI hold nothing but the features in
 # question, so their code runs on every CPU that has those, whoever made it.
@@ -200,10 +198,7 @@ def _conv_weights(rng, spec: ConvSpec, weight_max: int) -> ConvWeights:
 
 def implement(layer: Layer, isa: InstructionSet, rule, tile: Tile | None = None) -> Implementation:
     """What one row of the schedule table gives, with a register tile of the test's choice."""
-    if tile is None:
-        return rule(layer.spec, layer.weights, isa)
-    with mock.patch.object(schedules, "choose_tile", return_value=tile):
-        return rule(layer.spec, layer.weights, isa)
+    return rule(layer.spec, layer.weights, isa, tile)
 
 
 def run_layer(layer: Layer, target_name: str, rule, tile: Tile | None = None) -> np.ndarray:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaxquant.kernels import schedules
+from relaxquant.kernels.conv2d_nchw_spatial_pack import spatial_pack
+from relaxquant.kernels.depthwise_nchw_spatial_pack import depthwise_spatial_pack
 from tests.kernels.harness import RUNNABLE, Layer, conv_layer, examples, run_layer
 from tests.kernels.reference import pad_image, to_float
 from tests.kernels.test_conv2d_int8 import (
@@ -83,11 +84,11 @@ def test_nasty_layers(rule, layer, name, target):
 @examples(25)
 def test_direct(window, channels, epilogue, target, data):
     layer = conv_layer(**window, **channels, **epilogue, dtype="float32")
-    check(layer, target, schedules.spatial_pack, draw_tile(data.draw, layer, target))
+    check(layer, target, spatial_pack, draw_tile(data.draw, layer, target))
 
 
 @given(windows(largest=5), st.integers(1, 40), epilogues(), st.sampled_from(RUNNABLE))
 @examples(20)
 def test_depthwise(window, channels, epilogue, target):
     layer = with_depthwise_groups(window | epilogue | {"channels": channels})
-    check(conv_layer(**layer, dtype="float32"), target, schedules.depthwise_spatial_pack)
+    check(conv_layer(**layer, dtype="float32"), target, depthwise_spatial_pack)

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaxquant.kernels import depthwise_nchw_spatial_pack as depthwise
-from relaxquant.kernels import schedules
-from relaxquant.kernels.conv2d_nchw_spatial_pack import Tile
+from relaxquant.kernels.conv2d_nchw_spatial_pack import spatial_pack
+from relaxquant.kernels.conv2d_reference import plain_loops
+from relaxquant.kernels.depthwise_nchw_spatial_pack import depthwise_spatial_pack
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.spec import Window
+from relaxquant.kernels.tile import Tile
 from tests.kernels import reference
 from tests.kernels.harness import (
     RUNNABLE,
@@ -29,9 +31,9 @@ from tests.kernels.harness import (
 )
 
 RULES = {
-    "direct": schedules.spatial_pack,
-    "depthwise": schedules.depthwise_spatial_pack,
-    "reference": schedules.plain_loops,
+    "direct": spatial_pack,
+    "depthwise": depthwise_spatial_pack,
+    "reference": plain_loops,
 }
 PIXELS = (1, 2, 3, 4, 5, 7)
 
@@ -241,7 +243,7 @@ def test_reference(window, channels, epilogue, target):
 def test_one_kernel_runs_every_batch():
     target = target_of("native")
     layer = conv_layer(symbolic=True, residual="uint8", zero_point=128, padding=(1, 1, 1, 1))
-    rule = schedules.spatial_pack
+    rule = spatial_pack
     library = build(implement(layer, instruction_set(target), rule).build(), target)
     for batch in (1, 2, 5):
         larger = conv_layer(
@@ -280,7 +282,7 @@ def test_ties_round_to_even(target):
     )
     data = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     layer = replace(layer, weights=weights, data=data)
-    outputs = run_layer(layer, target, schedules.spatial_pack).ravel()
+    outputs = run_layer(layer, target, spatial_pack).ravel()
     assert outputs[[1, 3, 5, 7]].tolist() == [0, 2, 2, 4]
     np.testing.assert_array_equal(outputs, np.rint(np.arange(256) / 2))
 

@@ -8,7 +8,8 @@ import pytest
 
 from relaxquant import target as targets
 from relaxquant.errors import TargetError
-from relaxquant.kernels import intrinsics, schedules
+from relaxquant.kernels import intrinsics
+from relaxquant.kernels.conv2d_nchw_spatial_pack import spatial_pack
 from tests.kernels.harness import build, conv_layer, implement
 
 NAMES = {  # CPU: instruction set
@@ -51,7 +52,7 @@ def test_instruction_set_of_a_cpu(cpu):
 def test_dot_products_in_the_code(cpu, weight_max, wanted, wide):
     target = resolve(cpu)
     layer = conv_layer(channels=32, out_channels=32, padding=(1, 1, 1, 1), weight_max=weight_max)
-    implementation = implement(layer, intrinsics.instruction_set(target), schedules.spatial_pack)
+    implementation = implement(layer, intrinsics.instruction_set(target), spatial_pack)
     code = build(implementation.build(), target).inspect_source("asm")
     assert set(re.findall(r"\bvp(?:maddubsw|maddwd|dpbusd)\b", code)) == wanted
     assert ("%zmm" in code) == wide
@@ -63,6 +64,6 @@ def test_dot_products_in_the_code(cpu, weight_max, wanted, wide):
 def test_epilogue_rounds_by_one_instruction(cpu, rounding):
     target = resolve(cpu)
     layer = conv_layer(channels=32, out_channels=32)
-    implementation = implement(layer, intrinsics.instruction_set(target), schedules.spatial_pack)
+    implementation = implement(layer, intrinsics.instruction_set(target), spatial_pack)
     code = build(implementation.build(), target).inspect_source("asm")
     assert rounding in code and "nearbyint" not in code

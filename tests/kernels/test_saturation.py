@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaxquant.kernels import conv2d_nchw_spatial_pack as direct
-from relaxquant.kernels import schedules
+from relaxquant.kernels.conv2d_nchw_spatial_pack import spatial_pack
 from relaxquant.kernels.intrinsics import (
     INSTRUCTION_SETS,
     DotProduct,
@@ -18,6 +18,7 @@ from relaxquant.kernels.intrinsics import (
     proven_free_of_saturation,
 )
 from relaxquant.kernels.pack import channel_quads
+from relaxquant.kernels.tile import Tile
 from tests.kernels import reference
 from tests.kernels.harness import (
     TARGETS,
@@ -65,14 +66,14 @@ SAFE = ["64", "-64", "signs of 64"]
 def test_extreme_values_are_exact(weights, target):
     layer = extreme_layer(weights)
     expected = reference.conv2d_int8(layer.spec, layer.weights, layer.data)
-    np.testing.assert_array_equal(run_layer(layer, target, schedules.spatial_pack), expected)
+    np.testing.assert_array_equal(run_layer(layer, target, spatial_pack), expected)
 
 
 def run_with(dot: DotProduct, layer: Layer, target: str) -> np.ndarray:
     """The layer by a dot product of the test's choice, whatever its weights."""
     isa = instruction_set(target_of(target))
-    tile = direct.Tile(1, 2)
-    implementation = implement(layer, isa, schedules.spatial_pack, tile)
+    tile = Tile(1, 2)
+    implementation = implement(layer, isa, spatial_pack, tile)
     library = build(direct.build(layer.spec, isa, dot, tile), target_of(target))
     return run_implementation(library, implementation, layer)
 
