@@ -56,7 +56,7 @@ class _Reference:
         self.weight = arg("weight", shape, "int8" if integer else "float32")
         epilogue = Epilogue(spec, self.isa, batch)
         self.dtype = epilogue.bias.dtype
-        blocks, height = spec.out.blocks, spec.out.height
+        blocks, height = spec.out.padded_channels // BLOCK, spec.out.height
         with T.parallel(batch * blocks * height) as task:
             n, block, oh = task // (blocks * height), task // height % blocks, task % height
             with T.serial(spec.out.width) as ow, T.serial(BLOCK // lanes) as vector:
@@ -80,14 +80,8 @@ class _Reference:
             inside = T.And(T.And(ih >= 0, ih < data.height), T.And(iw >= 0, iw < data.width))
             x = T.if_then_else(
                 inside,
-                T.cast(self._load(n, first + ic, ih, iw), self.dtype),
+                T.cast(self.data[tuple(data.element_at(n, first + ic, ih, iw))], self.dtype),
                 tvm.tirx.const(data.zero_point, self.dtype),
             )
             w = T.cast(self.weight[channel, ic, kh, kw], self.dtype)
             store(self.acc, [lane], self.acc[lane] + x * w)
-
-    def _load(self, n, channel, ih, iw):
-        block = self.spec.data.block
-        if block == 1:
-            return self.data[n, channel, ih, iw]
-        return self.data[n, channel // block, ih, iw, channel % block]

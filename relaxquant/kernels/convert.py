@@ -1,8 +1,8 @@
 """Conversion of layout and precision: quantize, dequantize, requantize, pack, unpack, clip.
 
 One kernel does all of them, because a pass over memory costs the same whatever it computes. Two
-cases are vectorised, as they lie on every network's path: blocked to blocked, and a float image in
-plain NCHW to uint8 NCHW4c for the first convolution.
+cases are vectorised, as they lie on every network's path: between layouts whose blocks are whole
+16s of channels, and a float image in plain NCHW to uint8 NCHW4c for the first convolution.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import tvm
 
-from .elementwise import each_vector
+from .elementwise import each_vector, load_vector
 from .intrinsics import InstructionSet
-from .requantize import clip_vector, from_float, from_float_scalar, to_float, to_float_scalar
+from .requantize import clip_vector, from_float, from_float_scalar, to_float_scalar
 from .spec import TensorSpec
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, prim_func, splat, store
 
@@ -39,7 +39,7 @@ def build(spec: ConvertSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         bounds = arg("bounds", (3,), "float32")
         output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
         emit = _by_channel
-        if spec.data.block == spec.out.block == BLOCK:
+        if spec.data.block % BLOCK == spec.out.block % BLOCK == 0:
             emit = _blocked
         elif _is_image(spec, isa):
             emit = _image_to_nchw4c
@@ -56,9 +56,9 @@ def _is_image(spec: ConvertSpec, isa: InstructionSet) -> bool:
 
 def _blocked(spec: ConvertSpec, isa: InstructionSet, batch, data, bounds, output) -> None:
     for at in each_vector(batch, spec.out, isa.lanes):
-        value = to_float(data[tuple(at)], spec.data, isa.lanes)
-        value = value * T.broadcast(bounds[2], isa.lanes)
-        store(output, at, from_float(value, bounds[0], bounds[1], spec.out, isa))
+        value = load_vector(data, spec.data, at, isa.lanes) * T.broadcast(bounds[2], isa.lanes)
+        stored = from_float(value, bounds[0], bounds[1], spec.out, isa)
+        store(output, spec.out.vector_at(*at, isa.lanes), stored)
 
 
 def _image_to_nchw4c(spec, isa: InstructionSet, batch, data, bounds, output) -> None:
@@ -90,18 +90,11 @@ def _by_channel(spec: ConvertSpec, isa, batch, data, bounds, output) -> None:
         n, block, h = task // (blocks * height), task // height % blocks, task % height
         with T.serial(spec.out.width) as w, T.serial(spec.out.block) as c:
             channel = block * spec.out.block + c
-            element = _element(data, spec.data, n, T.min(channel, spec.data.channels - 1), h, w)
+            source = T.min(channel, spec.data.channels - 1)
+            element = data[tuple(spec.data.element_at(n, source, h, w))]
             value = to_float_scalar(element, spec.data) * bounds[2]
             stored = from_float_scalar(value, bounds[0], bounds[1], spec.out)
-            if spec.out.block == 1:
-                store(output, [n, block, h, w][: spec.out.rank], stored)
-            else:
+            if spec.out.block > 1:
                 padding = tvm.tirx.const(0, spec.out.dtype)
-                inside = channel < spec.out.channels
-                store(output, [n, block, h, w, c], T.if_then_else(inside, stored, padding))
-
-
-def _element(data, spec: TensorSpec, n, channel, h, w):
-    if spec.block == 1:
-        return data[(n, channel, h, w)[: spec.rank]]
-    return data[n, channel // spec.block, h, w, channel % spec.block]
+                stored = T.if_then_else(channel < spec.out.channels, stored, padding)
+            store(output, spec.out.element_at(n, channel, h, w), stored)

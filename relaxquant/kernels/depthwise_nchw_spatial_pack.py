@@ -9,8 +9,9 @@ Loop nest::
           unrolled: every pixel's vector of channels times the tap's vector of weights
         epilogue on the registers, one store
 
-Packing: activations (N, C/16, H, W, 16), weights (C/16, KH, KW, 16). There is no reduction over
-channels, so no dot product helps: each int8 value is widened to int32 and multiplied there.
+Packing: activations (N, C/16, H, W, 16), or NHWC; weights (C/16, KH, KW, 16). There is no
+reduction over channels, so no dot product helps: each int8 value is widened to int32 and multiplied
+there.
 
 What limits it: loads and widening, about one multiply for each load.
 
@@ -37,7 +38,7 @@ NAME = "nchw_spatial_pack"
 
 def applies(spec: ConvSpec) -> bool:
     """Whether each channel is convolved with one kernel of its own."""
-    return spec.groups == spec.data.channels == spec.out.channels and spec.data.block == BLOCK
+    return spec.groups == spec.data.channels == spec.out.channels and spec.data.block % BLOCK == 0
 
 
 @register(NAME)
@@ -102,7 +103,8 @@ class _Depthwise:
         batch = batch_extent(spec.batch)
         integer = spec.precision == "int8"
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
-        shape = (spec.data.blocks, *spec.window.kernel, BLOCK)
+        blocks = spec.data.padded_channels // BLOCK
+        shape = (blocks, *spec.window.kernel, BLOCK)
         self.weight = arg("weight", shape, "int8" if integer else "float32")
         if spec.pads_with_zero_point:
             border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
@@ -110,9 +112,9 @@ class _Depthwise:
         self.epilogue = Epilogue(spec, self.isa, batch)
         self.dtype = self.epilogue.bias.dtype
         height = spec.out.height
-        with T.parallel(batch * spec.out.blocks * height) as task:
-            self.n = task // (spec.out.blocks * height)
-            self.block = task // height % spec.out.blocks
+        with T.parallel(batch * blocks * height) as task:
+            self.n = task // (blocks * height)
+            self.block = task // height % blocks
             self.oh = task % height
             self.rows.emit(self._emit_tile)
 
@@ -142,7 +144,8 @@ class _Depthwise:
         with T.unroll(first, last) as i, T.unroll(self.vectors) as j:
             lanes = lanes_at(j * self.isa.lanes, self.isa.lanes)
             iw = column + i * window.strides[1]
-            x = T.cast(self.data[self.n, self.block, ih, iw, lanes], wide)
+            source = self.spec.data.vector_at(self.n, self._channel(j), ih, iw, self.isa.lanes)
+            x = T.cast(self.data[tuple(source)], wide)
             w = T.cast(self.weight[self.block, kh, kw, lanes], wide)
             at = self._register(i, j)
             store(self.acc, [at], self.acc[at] + x * w)

@@ -10,12 +10,12 @@ import tvm
 from .intrinsics import InstructionSet
 from .requantize import from_float, from_float_scalar, fused_multiply_add, to_float, to_float_scalar
 from .spec import TensorSpec
-from .tir import BLOCK, T, arg, batch_extent, lanes_at, prim_func, store
+from .tir import BLOCK, T, arg, batch_extent, prim_func, store
 
 
 @dataclass(frozen=True)
 class AddSpec:
-    """``out = clip(a * scale_a + b * scale_b)`` on NCHW16c; batch is None where symbolic."""
+    """``out = clip(a * scale_a + b * scale_b)``; batch is None where symbolic."""
 
     batch: int | None
     a: TensorSpec
@@ -25,7 +25,7 @@ class AddSpec:
 
 @dataclass(frozen=True)
 class ConcatSpec:
-    """Concatenation along the channels on NCHW16c, each input with a scale of its own."""
+    """Concatenation along the channels, each input with a scale of its own."""
 
     batch: int | None
     inputs: tuple[TensorSpec, ...]
@@ -48,27 +48,41 @@ def build_add(spec: AddSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
         scale_a, scale_b = (T.broadcast(bounds[i], lanes) for i in (2, 3))
         for at in each_vector(batch, spec.out, lanes):
-            value = to_float(a[tuple(at)], spec.a, lanes) * scale_a
-            addend = to_float(b[tuple(at)], spec.b, lanes)
+            value = load_vector(a, spec.a, at, lanes) * scale_a
+            addend = load_vector(b, spec.b, at, lanes)
             value = fused_multiply_add(addend, scale_b, value, lanes)
-            store(output, at, from_float(value, bounds[0], bounds[1], spec.out, isa))
+            stored = from_float(value, bounds[0], bounds[1], spec.out, isa)
+            store(output, spec.out.vector_at(*at, lanes), stored)
 
     return prim_func(body)
 
 
 def each_vector(batch, out: TensorSpec, lanes: int):
-    """Loop over all vectors of an NCHW16c tensor, parallel over rows; yields the index once."""
+    """Loop over all vectors of a tensor in the order of its memory, parallel over rows.
+
+    Yields (image, first channel, row, column) once, for `TensorSpec.vector_at` of every tensor.
+    """
     with T.parallel(batch * out.blocks * out.height) as task:
-        row = [task // (out.blocks * out.height), task // out.height % out.blocks]
-        with T.serial(out.width) as w, T.unroll(BLOCK // lanes) as vector:
-            yield [*row, task % out.height, w, lanes_at(vector * lanes, lanes)]
+        n, block = task // (out.blocks * out.height), task // out.height % out.blocks
+        with (
+            T.serial(out.width) as w,
+            T.serial(out.block // BLOCK) as part,
+            T.unroll(BLOCK // lanes) as vector,
+        ):
+            channel = block * out.block + part * BLOCK + vector * lanes
+            yield n, channel, task % out.height, w
+
+
+def load_vector(data, spec: TensorSpec, at: tuple, lanes: int):
+    """A vector of ``data`` as floats, from an index that `each_vector` yields."""
+    return to_float(data[tuple(spec.vector_at(*at, lanes))], spec, lanes)
 
 
 def build_concat(spec: ConcatSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
     """Concatenation as a PrimFunc. Arguments: the inputs, scales_and_bounds, output.
 
-    An input that starts on a whole block is moved by vectors, any other channel by channel. What
-    the former writes past its own channels, the next input overwrites.
+    An input that starts on a multiple of 16 channels is moved by vectors, any other channel by
+    channel. What the former writes past its own channels, the next input overwrites.
     """
 
     def body():
@@ -81,19 +95,20 @@ def build_concat(spec: ConcatSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
         first = 0
         for i, (tensor, data) in enumerate(zip(spec.inputs, inputs, strict=True)):
-            copy = _copy_blocks if first % BLOCK == 0 else _copy_channels
+            copy = _copy_vectors if first % BLOCK == 0 else _copy_channels
             copy(batch, tensor, data, (bounds, i + 2), output, spec.out, first, isa)
             first += tensor.channels
 
     return prim_func(body)
 
 
-def _copy_blocks(batch, tensor, data, scale, output, out, first: int, isa) -> None:
-    bounds, index = scale
-    for at in each_vector(batch, tensor, isa.lanes):
-        value = to_float(data[tuple(at)], tensor, isa.lanes) * T.broadcast(bounds[index], isa.lanes)
-        at[1] = at[1] + first // BLOCK
-        store(output, at, from_float(value, bounds[0], bounds[1], out, isa))
+def _copy_vectors(batch, tensor, data, scale, output, out, first: int, isa) -> None:
+    (bounds, index), lanes = scale, isa.lanes
+    for n, channel, h, w in each_vector(batch, tensor, lanes):
+        value = load_vector(data, tensor, (n, channel, h, w), lanes)
+        value = value * T.broadcast(bounds[index], lanes)
+        stored = from_float(value, bounds[0], bounds[1], out, isa)
+        store(output, out.vector_at(n, channel + first, h, w, lanes), stored)
 
 
 def _copy_channels(batch, tensor, data, scale, output, out, first: int, isa) -> None:
@@ -107,9 +122,8 @@ def _copy_channels(batch, tensor, data, scale, output, out, first: int, isa) -> 
         T.serial(count) as c,
         T.serial(tensor.width) as w,
     ):
-        n, h, to = task // tensor.height, task % tensor.height, c + first
-        source = T.min(c, last)
-        element = data[n, source // BLOCK, h, w, source % BLOCK]
+        n, h = task // tensor.height, task % tensor.height
+        element = data[tuple(tensor.element_at(n, T.min(c, last), h, w))]
         value = to_float_scalar(element, tensor) * bounds[index]
         stored = from_float_scalar(value, bounds[0], bounds[1], out)
-        store(output, [n, to // BLOCK, h, w, to % BLOCK], stored)
+        store(output, out.element_at(n, c + first, h, w), stored)

@@ -12,7 +12,7 @@ import numpy as np
 from .intrinsics import InstructionSet
 from .requantize import from_float, fused_multiply_add, to_float
 from .spec import ConvSpec, ConvWeights
-from .tir import BLOCK, T, arg, lanes_at, store
+from .tir import T, arg, lanes_at, store
 
 
 class Epilogue:
@@ -48,19 +48,19 @@ class Epilogue:
     def finish(self, acc, n, channel, oh, ow) -> None:
         """Scale, add the residual, clip, round and store one vector of accumulators."""
         lanes, spec = self.isa.lanes, self.spec
-        at = [n, channel // BLOCK, oh, ow, lanes_at(channel % BLOCK, lanes)]
         value = acc
         if self.multiplier is not None:
             value = T.cast(acc, f"float32x{lanes}") * self.multiplier[lanes_at(channel, lanes)]
         if self.residual is not None:
-            value = self._add_residual(value, self.residual[tuple(at)])
+            value = self._add_residual(value, n, channel, oh, ow)
         low, high = self.bounds[0], self.bounds[1]
         stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
-        store(self.output, at, stored)
+        store(self.output, spec.out.vector_at(n, channel, oh, ow, lanes), stored)
 
-    def _add_residual(self, value, residual):
+    def _add_residual(self, value, n, channel, oh, ow):
         lanes, spec = self.isa.lanes, self.spec.epilogue.residual
-        steps = to_float(residual, spec, lanes)
+        at = spec.vector_at(n, channel, oh, ow, lanes)
+        steps = to_float(self.residual[tuple(at)], spec, lanes)
         return fused_multiply_add(steps, T.broadcast(self.bounds[2], lanes), value, lanes)
 
 

@@ -1,4 +1,4 @@
-"""Max and average pooling on NCHW16c, fp32 and uint8: memory-bound, one vector at a time.
+"""Max and average pooling on NCHW16c and NHWC, fp32 and uint8: memory-bound, one vector at a time.
 
 Global average pooling is average pooling with a window as large as the image.
 """
@@ -73,14 +73,14 @@ class _Pool:
         if spec.kind == "avg":
             self.bounds = arg("bounds", (3,), "float32")
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
-        blocks, height = spec.out.blocks, spec.out.height
+        blocks, height = spec.out.padded_channels // BLOCK, spec.out.height
         with T.parallel(batch * blocks * height) as task:
-            self.n, self.block = task // (blocks * height), task // height % blocks
+            self.n, block = task // (blocks * height), task // height % blocks
             self.oh = task % height
             with T.serial(spec.out.width) as ow, T.unroll(BLOCK // lanes) as vector:
-                self._emit_pixel(ow, lanes_at(vector * lanes, lanes))
+                self._emit_pixel(ow, block * BLOCK + vector * lanes)
 
-    def _emit_pixel(self, ow, channels) -> None:
+    def _emit_pixel(self, ow, channel) -> None:
         window, lanes = self.spec.window, self.isa.lanes
         acc = local(lanes, self.dtype)
         whole = [lanes_at(0, lanes)]
@@ -90,10 +90,10 @@ class _Pool:
         with T.serial(row_low, row_high) as kh, T.serial(column_low, column_high) as kw:
             ih = self.oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
             iw = ow * window.strides[1] - window.padding[1] + kw * window.dilation[1]
-            x = self.data[self.n, self.block, ih, iw, channels]
-            store(acc, whole, self._combine(acc[whole[0]], x))
+            at = self.spec.data.vector_at(self.n, channel, ih, iw, lanes)
+            store(acc, whole, self._combine(acc[whole[0]], self.data[tuple(at)]))
         count = (row_high - row_low) * (column_high - column_low)
-        at = [self.n, self.block, self.oh, ow, channels]
+        at = self.spec.out.vector_at(self.n, channel, self.oh, ow, lanes)
         store(self.output, at, self._finish(acc[whole[0]], count))
 
     def _start(self):

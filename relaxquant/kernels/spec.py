@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .tir import BLOCK, ceildiv
+from .tir import BLOCK, ceildiv, lanes_at
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,16 @@ class TensorSpec:
     dtype : str
         ``"float32"`` or ``"uint8"``. Signed 8-bit activations are stored shifted by 128.
     block : int
-        Channels in the innermost axis: 16 for NCHW16c, 4 for NCHW4c, 1 for plain NCHW. Channels are
-        padded up to whole blocks; what lies in the padding is finite but not defined.
+        Channels in the innermost axis: 16 for NCHW16c, 4 for NCHW4c, 1 for plain NCHW, and all of
+        them, padded to whole 16s (or to 4 for an image), for NHWC. Channels are padded up to whole
+        blocks; what lies in the padding is finite but not defined.
     zero_point : int
         The stored value that stands for 0; 0 for float32.
     rank : int
         Logical rank: 4, or 2 for a vector of features, which is (batch, C) when not blocked.
+    nhwc : bool
+        Whether the tensor is called NHWC. Only the name depends on it: NHWC *is* NCHW[x]c with one
+        block, and up to 16 channels lie in memory as in NCHW16c.
     """
 
     channels: int
@@ -35,6 +39,7 @@ class TensorSpec:
     block: int = BLOCK
     zero_point: int = 0
     rank: int = 4
+    nhwc: bool = False
 
     @property
     def blocks(self) -> int:
@@ -48,14 +53,36 @@ class TensorSpec:
 
     @property
     def layout(self) -> str:
-        """Layout name, ``"NCHW16c"`` or ``"NCHW"``."""
-        return "NCHW" if self.block == 1 else f"NCHW{self.block}c"
+        """Layout name: ``"NCHW16c"``, ``"NHWC"`` or, where not blocked, ``"NCHW"``."""
+        if self.block == 1:
+            return "NCHW"
+        return "NHWC" if self.nhwc else f"NCHW{self.block}c"
 
     def physical_shape(self, batch) -> tuple:
         """Shape in memory: (batch, blocks, H, W, block), or the logical one where not blocked."""
         if self.block == 1:
             return (batch, self.channels, self.height, self.width)[: self.rank]
         return (batch, self.blocks, self.height, self.width, self.block)
+
+    def element_at(self, n, channel, h, w) -> list:
+        """Index of one element in a buffer of `physical_shape`; all may be TIR expressions."""
+        if self.block == 1:
+            return [n, channel, h, w][: self.rank]
+        block, inner = self._split(channel)
+        return [n, block, h, w, inner]
+
+    def vector_at(self, n, channel, h, w, lanes: int) -> list:
+        """Index of ``lanes`` neighbouring channels, ``channel`` the first and a multiple of lanes.
+
+        Only for blocks that are a multiple of ``lanes``, so that no vector straddles two.
+        """
+        block, first = self._split(channel)
+        return [n, block, h, w, lanes_at(first, lanes)]
+
+    def _split(self, channel) -> tuple:
+        if self.blocks == 1:
+            return 0, channel
+        return channel // self.block, channel % self.block
 
 
 @dataclass(frozen=True)
