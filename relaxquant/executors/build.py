@@ -12,9 +12,10 @@ from ..errors import InputError, did_you_mean
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from . import threads as pool
+from .accounting import MemoryUse, account
 from .library import METADATA, Library, Metadata
 from .naive import stock_records
-from .pipelines import EXECUTORS, lowered_pipeline
+from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
 
 
 def compile(
@@ -62,19 +63,23 @@ def compile(
         return _compile_naive(module, resolved, threads)
     lowered = lower(module, resolved, schedule)
     mode = "compiled" if executor == "graph" else "bytecode"
-    metadata = _metadata(module, resolved, executor, threads, KernelTable(lowered.kernels))
-    ready = _with_metadata(lowered.module, metadata)
-    pipeline = lowered_pipeline(plan_memory=executor == "graph")
+    with tvm.transform.PassContext(opt_level=3), resolved:
+        planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
+    kernels = KernelTable(lowered.kernels)
+    metadata = _metadata(module, resolved, executor, threads, kernels, account(planned))
+    ready = _with_metadata(planned, metadata)
 
     def build(exec_mode: str):
         with tvm.transform.PassContext(opt_level=3):
+            pipeline = machine_pipeline()
             return relax.build(ready, resolved, relax_pipeline=pipeline, exec_mode=exec_mode)
 
     return Library(build(mode), metadata, profiler=lambda: build("bytecode"))
 
 
 def _compile_naive(module, target, threads: int) -> Library:
-    metadata = _metadata(module, target, "naive", threads, KernelTable(stock_records(module)))
+    kernels = KernelTable(stock_records(module))
+    metadata = _metadata(module, target, "naive", threads, kernels, account(module))
     executable = relax.build(_with_metadata(module, metadata), target)
     return Library(executable, metadata, profiler=lambda: executable)
 
@@ -103,7 +108,7 @@ def _bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.I
     return module
 
 
-def _metadata(module, target, executor: str, threads: int, kernels) -> Metadata:
+def _metadata(module, target, executor: str, threads: int, kernels, memory: MemoryUse) -> Metadata:
     inputs = [(str(p.name), list(shape_of(p)), dtype_of(p)) for p in module["main"].params]
     return Metadata(
         inputs=inputs,
@@ -111,6 +116,7 @@ def _metadata(module, target, executor: str, threads: int, kernels) -> Metadata:
         executor=executor,
         threads=threads,
         kernels=kernels,
+        memory=memory,
     )
 
 

@@ -19,6 +19,7 @@ from tvm import relax
 from ..errors import InputError, ModelError
 from ..lower.record import KernelRecord, KernelTable
 from . import threads
+from .accounting import MemoryUse
 
 METADATA = "relaxquant_metadata"
 
@@ -35,17 +36,19 @@ class Metadata:
     executor: str
     threads: int
     kernels: KernelTable
+    memory: MemoryUse
 
     def as_dict(self) -> dict:
         """JSON-able form."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return plain | {"kernels": [record.as_dict() for record in self.kernels]}
+        kernels = [record.as_dict() for record in self.kernels]
+        return plain | {"kernels": kernels, "memory": self.memory.as_dict()}
 
     @classmethod
     def from_dict(cls, plain: dict) -> Metadata:
         """The inverse of `as_dict`."""
-        records = [KernelRecord(**record) for record in plain["kernels"]]
-        return cls(**(plain | {"kernels": KernelTable(records)}))
+        kernels = KernelTable([KernelRecord(**record) for record in plain["kernels"]])
+        return cls(**(plain | {"kernels": kernels, "memory": MemoryUse(**plain["memory"])}))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Library:
     def kernels(self) -> KernelTable:
         """What really runs: one record for each kernel call, in order."""
         return self.metadata.kernels
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Bytes of its weights, by dtype, and of the storage planned for its activations."""
+        return self.metadata.memory
 
     @property
     def threads(self) -> int:

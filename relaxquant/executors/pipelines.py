@@ -8,8 +8,8 @@ from tvm import relax
 EXECUTORS = ("graph", "vm", "naive")
 
 
-def lowered_pipeline(*, plan_memory: bool) -> tvm.transform.Pass:
-    """Passes for a lowered module, from ``call_tir`` to the virtual machine.
+def planning_pipeline(*, plan_memory: bool) -> tvm.transform.Pass:
+    """Passes for a lowered module, from ``call_tir`` to calls with their storage.
 
     Operators that stayed with TVM are legalized here. With ``plan_memory`` all activations get
     their place in shared storage at compile time, which needs static shapes.
@@ -23,7 +23,12 @@ def lowered_pipeline(*, plan_memory: bool) -> tvm.transform.Pass:
     ]
     if plan_memory:
         passes.append(relax.transform.StaticPlanBlockMemory())
-    passes += [
+    return tvm.transform.Sequential(passes)
+
+
+def machine_pipeline() -> tvm.transform.Pass:
+    """Passes from there to the virtual machine."""
+    passes = [
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
