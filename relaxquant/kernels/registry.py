@@ -16,7 +16,7 @@ import tvm
 from ..errors import InputError, did_you_mean
 from .choose import preferences
 from .intrinsics import InstructionSet
-from .spec import ConvSpec, ConvWeights
+from .spec import NCHW16C, ConvSpec, ConvWeights
 from .tile import Tile
 
 
@@ -75,12 +75,15 @@ class Schedule:
         ``rule(spec, weights, isa, tile=None)``; without a tile it chooses one by its own model.
     tiles : callable
         ``tiles(spec, weights, isa)``: the register tiles worth timing for a layer it applies to.
+    layout : str
+        ``"NCHW16c"`` or ``"NHWC"``: that of a whole network for which the schedule is asked.
     """
 
     name: str
     precisions: tuple[str, ...]
     rule: Rule = field(repr=False)
     tiles: Tiles = field(repr=False, default=no_tiles)
+    layout: str = NCHW16C
 
 
 AUTO = "auto"
@@ -88,12 +91,15 @@ SCHEDULES: list[Schedule] = []
 
 
 def register(
-    name: str, precisions: tuple[str, ...] = ("fp32", "int8"), tiles: Tiles = no_tiles
+    name: str,
+    precisions: tuple[str, ...] = ("fp32", "int8"),
+    tiles: Tiles = no_tiles,
+    layout: str = NCHW16C,
 ) -> Callable[[Rule], Rule]:
     """Add the decorated rule to the schedule table, after those already in it."""
 
     def add(rule: Rule) -> Rule:
-        SCHEDULES.append(Schedule(name, precisions, rule, tiles))
+        SCHEDULES.append(Schedule(name, precisions, rule, tiles, layout))
         return rule
 
     return add
@@ -102,6 +108,11 @@ def register(
 def schedule_names() -> list[str]:
     """Names that ``rq.compile(schedule=...)`` takes."""
     return [AUTO, *dict.fromkeys(schedule.name for schedule in SCHEDULES)]
+
+
+def layout_of(name: str) -> str:
+    """Layout of the feature maps of a network for which schedule ``name`` is asked."""
+    return next((row.layout for row in SCHEDULES if row.name == name), NCHW16C)
 
 
 def implement_conv2d(

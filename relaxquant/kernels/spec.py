@@ -8,6 +8,8 @@ import numpy as np
 
 from .tir import BLOCK, ceildiv, lanes_at
 
+NCHW16C, NHWC = "NCHW16c", "NHWC"  # layouts of the feature maps of a network
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -56,7 +58,7 @@ class TensorSpec:
         """Layout name: ``"NCHW16c"``, ``"NHWC"`` or, where not blocked, ``"NCHW"``."""
         if self.block == 1:
             return "NCHW"
-        return "NHWC" if self.nhwc else f"NCHW{self.block}c"
+        return NHWC if self.nhwc else f"NCHW{self.block}c"
 
     def physical_shape(self, batch) -> tuple:
         """Shape in memory: (batch, blocks, H, W, block), or the logical one where not blocked."""

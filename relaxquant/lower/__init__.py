@@ -5,7 +5,7 @@ from __future__ import annotations
 import tvm
 
 from ..kernels.intrinsics import instruction_set
-from ..kernels.registry import check_schedule
+from ..kernels.registry import check_schedule, layout_of
 from .emit import Emitter, Lowered
 from .fuse import fuse
 from .layout import assign
@@ -27,7 +27,8 @@ def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto
     target : tvm.target.Target
         An llvm target; its features choose the instruction set.
     schedule : str
-        Row of the schedule table for all layers it takes, or ``"auto"``.
+        Row of the schedule table for all layers it takes, or ``"auto"``; its layout is that of all
+        feature maps.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto
     graph = reader.graph()
     fuse(graph)
     graph.drop_dead()
-    assign(graph)
+    assign(graph, layout_of(schedule))
     return Emitter(graph, reader, instruction_set(target), schedule).emit()
 
 

@@ -33,6 +33,8 @@ class Value:
         Stored value of 0.
     block : int
         Channels in the innermost axis, set by `layout.assign`; 1 is plain NCHW.
+    nhwc : bool
+        Whether that axis holds all channels and the layout is called NHWC.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Value:
     scale: float = 1.0
     zero_point: int = 0
     block: int = 1
+    nhwc: bool = False
 
     @property
     def is_feature_map(self) -> bool:
@@ -59,6 +62,7 @@ class Value:
             block=self.block,
             zero_point=self.zero_point,
             rank=len(self.shape),
+            nhwc=self.nhwc,
         )
 
     def same_steps(self, other: Value) -> bool:

@@ -1,27 +1,42 @@
-"""Layouts: every feature map in NCHW16c, conversions only where a neighbour needs another form."""
+"""Layouts: every feature map in one of two, conversions only where a neighbour needs another form.
+
+NCHW16c, or NHWC where an NHWC schedule is asked for. Both are blocked layouts (see `TensorSpec`):
+NHWC has one block that holds all channels, so the two differ here in the size of a block.
+"""
 
 from __future__ import annotations
 
-from ..kernels.tir import BLOCK
+from ..kernels.spec import NCHW16C, NHWC
+from ..kernels.tir import BLOCK, ceildiv
 from .graph import Graph, Node, Value
 
 QUAD = 4  # channels of one int8 dot product
 
 
-def assign(graph: Graph) -> None:
+def assign(graph: Graph, layout: str = NCHW16C) -> None:
     """Choose the block of every value and insert the conversions that follow, in place.
 
     The network's inputs and outputs, and what stays with TVM, are float32 in plain NCHW. Everything
-    else is NCHW16c, so that two layers that agree have nothing between them. An image of up to four
-    channels goes into the first integer convolution as NCHW4c, and into a float one as it is.
+    else is in ``layout``, so that two layers that agree have nothing between them. An image of up
+    to four channels goes into the first integer convolution padded to four, and into a float one as
+    it is.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network, fused.
+    layout : str
+        ``"NCHW16c"`` or ``"NHWC"``.
     """
+    blocks = _Blocks(layout)
     users = graph.users()
     for node in graph.nodes:
-        node.output.block = _output_block(node, users.get(node.output, []))
-    inserter = _Inserter()
+        node.output.block = blocks.of_output(node, users.get(node.output, []))
+        node.output.nhwc = layout == NHWC
+    inserter = _Inserter(layout)
     for node in graph.nodes:
         node.inputs = [
-            inserter.meet(value, *_requirement(node, index, value))
+            inserter.meet(value, *blocks.requirement(node, index, value))
             for index, value in enumerate(node.inputs)
         ]
         _settle_precision(node)
@@ -38,36 +53,43 @@ def stays_with_tvm(node: Node) -> bool:
     return node.op in ("tvm", "flatten")
 
 
-def _output_block(node: Node, readers: list[Node | None]) -> int:
-    if stays_with_tvm(node) or not node.output.is_feature_map:
-        return 1
-    quantizes = node.op in ("quantize", "clip") and node.output.dtype == "uint8"
-    if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
-        return QUAD
-    return BLOCK
+class _Blocks:
+    """The block in which a layer gives its output, and needs its inputs, in one layout."""
+
+    def __init__(self, layout: str):
+        self.layout = layout
+
+    def of_output(self, node: Node, readers: list[Node | None]) -> int:
+        """Block of the node's output, for those who read it."""
+        if stays_with_tvm(node) or not node.output.is_feature_map:
+            return 1
+        quantizes = node.op in ("quantize", "clip") and node.output.dtype == "uint8"
+        if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
+            return QUAD
+        return self._whole(node.output)
+
+    def requirement(self, node: Node, index: int, value: Value) -> tuple[str, int]:
+        """dtype and block in which ``node`` must get its input ``index``."""
+        if not value.is_feature_map or node.op in ("quantize", "clip"):
+            return value.dtype, value.block
+        if stays_with_tvm(node):
+            return "float32", 1
+        if node.op == "conv2d" and index == 0:
+            return ("uint8" if node.integer else "float32"), self._of_conv(node, value)
+        return value.dtype, self._whole(value)
+
+    def _of_conv(self, node: Node, value: Value) -> int:
+        if node.integer:
+            return QUAD if value.block == QUAD else self._whole(value)
+        plain_image = value.block == 1 and value.shape[1] < BLOCK and len(value.shape) == 4
+        return 1 if plain_image and node.groups == 1 else self._whole(value)
+
+    def _whole(self, value: Value) -> int:
+        return BLOCK if self.layout == NCHW16C else ceildiv(value.shape[1], BLOCK) * BLOCK
 
 
 def _takes_quads(reader: Node | None) -> bool:
     return reader is not None and reader.op == "conv2d" and reader.integer and reader.groups == 1
-
-
-def _requirement(node: Node, index: int, value: Value) -> tuple[str, int]:
-    """dtype and block in which ``node`` must get its input ``index``."""
-    if not value.is_feature_map or node.op in ("quantize", "clip"):
-        return value.dtype, value.block
-    if stays_with_tvm(node):
-        return "float32", 1
-    if node.op == "conv2d" and index == 0:
-        dtype = "uint8" if node.integer else "float32"
-        return dtype, _conv_block(node, value)
-    return value.dtype, BLOCK
-
-
-def _conv_block(node: Node, value: Value) -> int:
-    if node.integer:
-        return QUAD if value.block == QUAD else BLOCK
-    plain_image = value.block == 1 and value.shape[1] < BLOCK and len(value.shape) == 4
-    return 1 if plain_image and node.groups == 1 else BLOCK
 
 
 def _settle_precision(node: Node) -> None:
@@ -79,7 +101,8 @@ def _settle_precision(node: Node) -> None:
 class _Inserter:
     """Collects nodes, adding each conversion once."""
 
-    def __init__(self):
+    def __init__(self, layout: str):
+        self.nhwc = layout == NHWC
         self.nodes: list[Node] = []
         self.converted: dict[tuple, Value] = {}
 
@@ -94,7 +117,8 @@ class _Inserter:
 
     def _convert(self, value: Value, dtype: str, block: int) -> Value:
         assert dtype in ("float32", value.dtype), "only quantize makes uint8"
-        output = Value(f"{value.name}_{dtype}_{block}", value.shape, dtype, block=block)
+        name = f"{value.name}_{dtype}_{block}"
+        output = Value(name, value.shape, dtype, block=block, nhwc=self.nhwc)
         if dtype == value.dtype:
             output.scale, output.zero_point = value.scale, value.zero_point
         self.nodes.append(Node("convert", [value], output, label=value.name))
