@@ -36,6 +36,9 @@ from .tile import Tile, choose_tile, possible_tiles
 from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
+# Steps of a block of input channels in one piece of straight code: this many keep the loop's own
+# cost away and the code small.
+STEPS = 4
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -51,7 +54,10 @@ def applies(spec: ConvSpec) -> bool:
 
 def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct | None:
     """The fastest dot product that is exact for the layer's weights; None for fp32."""
-    return isa.dot_for(channel_quads(weights.weight)) if spec.precision == "int8" else None
+    if spec.precision != "int8":
+        return None
+    block = spec.data.block
+    return isa.dot_for(channel_quads(weights.weight, block), steps=min(block // 4, STEPS))
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
@@ -173,22 +179,24 @@ class _Conv2d:
             store(self.acc, [at], self.acc[at] + extra)
 
     def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
-        # Four steps at a time keep the loop's own cost away and the code small.
-        unrolled = min(self.steps, 4)
-        with T.serial(self.steps // unrolled) as outer, T.unroll(unrolled) as inner:
-            step = outer * unrolled + inner
+        unrolled = min(self.steps, STEPS)
+        chain = min(self.dot.chain, unrolled) if self.dot else 1
+        with T.serial(self.steps // unrolled) as outer, T.unroll(unrolled // chain) as inner:
+            step = outer * unrolled + inner * chain
             with T.unroll(first, last) as i, T.unroll(self.tile.vectors) as j:
-                self._emit_multiply_add(block, kh, kw, step, i, j)
+                self._emit_multiply_add(block, kh, kw, [step + k for k in range(chain)], i, j)
 
-    def _emit_multiply_add(self, block, kh, kw, step, i, j) -> None:
+    def _emit_multiply_add(self, block, kh, kw, steps: list, i, j) -> None:
         size = self.isa.lanes * self.taps
-        weight = self.weight[self.out_tile, block, kh, kw, step, lanes_at(j * size, size)]
+        lanes = lanes_at(j * size, size)
+        weights = [self.weight[self.out_tile, block, kh, kw, step, lanes] for step in steps]
+        xs = [self._activation(block, kh, kw, step, i) for step in steps]
         at = self._register(i, j)
-        x = self._activation(block, kh, kw, step, i)
+        value = self.acc[at]
         if self.dot:
-            value = self.dot.emit(self.acc[at], x, weight)
+            value = self.dot.accumulate(value, xs, weights)
         else:
-            value = self.acc[at] + T.broadcast(x, self.isa.lanes) * weight
+            value = value + T.broadcast(xs[0], self.isa.lanes) * weights[0]
         store(self.acc, [at], value)
 
     def _activation(self, block, kh, kw, step, i):

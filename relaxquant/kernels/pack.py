@@ -39,15 +39,16 @@ def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
     return np.ascontiguousarray(packed.reshape(tiles, blocks, kh, kw, block // taps, -1))
 
 
-def channel_quads(weight: np.ndarray) -> np.ndarray:
-    """int8 weights as (..., 4): the input channels that share a dot product, zero-padded.
+def channel_quads(weight: np.ndarray, block: int = 4) -> np.ndarray:
+    """int8 weights as (O, KH, KW, I / 4, 4), input channels zero-padded to whole blocks.
 
-    The saturation proof needs the same neighbours as `pack_conv` lays side by side.
+    The saturation proof needs the same neighbours, and the same successive fours within a block,
+    as `pack_conv` lays side by side.
     """
     out_channels, in_channels, kh, kw = weight.shape
-    padded = np.zeros((out_channels, ceildiv(in_channels, 4) * 4, kh, kw), weight.dtype)
+    padded = np.zeros((out_channels, ceildiv(in_channels, block) * block, kh, kw), weight.dtype)
     padded[:, :in_channels] = weight
-    return padded.reshape(out_channels, -1, 4, kh, kw).transpose(0, 1, 3, 4, 2)
+    return padded.reshape(out_channels, -1, 4, kh, kw).transpose(0, 3, 4, 1, 2)
 
 
 def border_correction(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:

@@ -179,7 +179,7 @@ def epilogues(draw):
         "residual": draw(st.sampled_from([None, "uint8", "float32"])),
         "residual_zero_point": draw(zero_points),
         "clip": draw(st.booleans()),
-        "weight_max": draw(st.sampled_from([7, 64, 127])),
+        "weight_max": draw(st.sampled_from([7, 25, 64, 127])),
         "seed": draw(st.integers(0, 2**32 - 1)),
     }
 

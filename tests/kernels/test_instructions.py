@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from relaxquant import target as targets
@@ -57,7 +59,22 @@ def test_dot_products_in_the_code(cpu, weight_max, wanted, wide):
     assert set(re.findall(r"\bvp(?:maddubsw|maddwd|dpbusd)\b", code)) == wanted
     assert ("%zmm" in code) == wide
     if wanted:
-        assert set(implementation.instructions.split("+")) == wanted
+        assert set(re.findall(r"vp\w+", implementation.instructions)) == wanted
+
+
+@pytest.mark.parametrize("cpu", ["znver3", "skylake-avx512"])
+@pytest.mark.parametrize("weight_max, chain", [(64, 1), (32, 2), (16, 4)])
+def test_a_chain_widens_once(weight_max, chain, cpu):
+    """As many ``vpmaddubsw`` as the chain is long for each ``vpmaddwd``."""
+    target = resolve(cpu)
+    layer = conv_layer(channels=32, out_channels=32, padding=(1, 1, 1, 1), weight_max=weight_max)
+    weights = replace(layer.weights, weight=np.full_like(layer.weights.weight, weight_max))
+    implementation = implement(
+        replace(layer, weights=weights), intrinsics.instruction_set(target), spatial_pack
+    )
+    code = build(implementation.build(), target).inspect_source("asm")
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in ("vpmaddubsw", "vpmaddwd")}
+    assert counts["vpmaddubsw"] == chain * counts["vpmaddwd"] > 0
 
 
 @pytest.mark.parametrize("cpu, rounding", [("znver3", "vcvtps2dq"), ("znver4", "vcvtps2dq")])

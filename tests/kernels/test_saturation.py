@@ -49,6 +49,11 @@ def extreme_layer(weights: str, activations: int = 255) -> Layer:
         "64": np.full(shape, 64),
         "-64": np.full(shape, -64),
         "signs of 64": 64 * signs,
+        "32": np.full(shape, 32),
+        "-32": np.full(shape, -32),
+        "signs of 32": 32 * signs,
+        "16": np.full(shape, 16),
+        "-16": np.full(shape, -16),
     }[weights]
     return replace(
         layer,
@@ -98,7 +103,7 @@ def saturated(layer: Layer) -> np.ndarray:
 @pytest.mark.parametrize("weights", UNSAFE)
 def test_without_the_guard_such_weights_are_wrong(weights, target):
     """Exactly as wrong as the instruction's definition says, and exact by the other instruction."""
-    fast, exact = instruction_set(target_of(target)).dots
+    *_, fast, exact = instruction_set(target_of(target)).dots
     layer = extreme_layer(weights)
     expected = reference.conv2d_int8(layer.spec, layer.weights, layer.data)
     unguarded = run_with(fast, layer, target)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dot, widening_dot
+from .x86 import saturating_dots, widening_dot
 
 LANES = 8
+PMADDWD = "llvm.x86.avx2.pmadd.wd"
 
 
 def _round_to_int(v):
@@ -19,16 +20,12 @@ AVX2 = InstructionSet(
     lanes=LANES,
     tile_registers=14,
     dots=(
-        DotProduct(
-            name="vpmaddubsw+vpmaddwd",
-            emit=saturating_dot("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", LANES),
-            cost=3,
-            tile_registers=10,
-            pairs_saturate=True,
+        *saturating_dots(
+            "llvm.x86.avx2.pmadd.ub.sw", PMADDWD, LANES, registers={4: 10, 2: 10, 1: 10}
         ),
         DotProduct(
             name="vpmaddwd",
-            emit=widening_dot("llvm.x86.avx2.pmadd.wd", LANES),
+            emit=widening_dot(PMADDWD, LANES),
             cost=4,
             tile_registers=10,
         ),

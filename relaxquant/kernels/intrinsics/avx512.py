@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dot, widening_dot
+from .x86 import saturating_dots, widening_dot
 
 LANES = 16
 PMADDWD = "llvm.x86.avx512.pmaddw.d.512"
@@ -34,12 +34,8 @@ AVX512 = InstructionSet(
     lanes=LANES,
     tile_registers=25,
     dots=(
-        DotProduct(
-            name="vpmaddubsw+vpmaddwd",
-            emit=saturating_dot("llvm.x86.avx512.pmaddubs.w.512", PMADDWD, LANES),
-            cost=3,
-            tile_registers=20,
-            pairs_saturate=True,
+        *saturating_dots(
+            "llvm.x86.avx512.pmaddubs.w.512", PMADDWD, LANES, registers={4: 20, 2: 20, 1: 20}
         ),
         DotProduct(name="vpmaddwd", emit=widening_dot(PMADDWD, LANES), cost=4, tile_registers=20),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,11 @@ class DotProduct:
     pairs_saturate : bool
         True if the sum of two neighbouring products is kept in a saturating int16, so that the
         result is exact only for weights that `proven_free_of_saturation` accepts.
+    chain : int
+        How many successive fours are summed in int16 before they are widened to int32; exact only
+        for weights that `proven_free_of_saturation` accepts for that ``chain``.
+    emit_chain : callable, optional
+        ``emit_chain(acc, xs, ws)``: as ``emit``, for up to ``chain`` fours at once.
     """
 
     name: str
@@ -35,6 +40,27 @@ class DotProduct:
     cost: float
     tile_registers: int
     pairs_saturate: bool = False
+    chain: int = 1
+    emit_chain: Callable | None = field(repr=False, default=None)
+
+    def accumulate(self, acc, xs: Sequence, ws: Sequence):
+        """``acc`` and the products of all fours, ``chain`` of them at a time.
+
+        Parameters
+        ----------
+        acc
+            int32 x lanes.
+        xs, ws : sequence
+            Activations and weights as ``emit`` takes them. Chains start at the first: what the
+            weights were proven for must be cut the same way.
+        """
+        for first in range(0, len(xs), self.chain):
+            part = slice(first, first + self.chain)
+            if self.emit_chain is None:
+                acc = self.emit(acc, *xs[part], *ws[part])
+            else:
+                acc = self.emit_chain(acc, xs[part], ws[part])
+        return acc
 
 
 @dataclass(frozen=True)
@@ -65,7 +91,7 @@ class InstructionSet:
     dots: tuple[DotProduct, ...] = field(repr=False)
     round_to_int: Callable = field(repr=False)
 
-    def dot_for(self, quads: np.ndarray, activation_max: int = 255) -> DotProduct:
+    def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.
 
         Parameters
@@ -74,27 +100,44 @@ class InstructionSet:
             int8 weights, last axis 4: the four input channels of one dot product.
         activation_max : int
             Largest value that the unsigned activations can take.
+        steps : int
+            How many successive entries of the last axis but one the schedule hands to
+            `DotProduct.accumulate` at a time: the longest chain there can be. With 1, the default,
+            no dot product is chained.
         """
-        safe = proven_free_of_saturation(quads, activation_max)
-        return next(dot for dot in self.dots if safe or not dot.pairs_saturate)
+
+        def exact(dot: DotProduct) -> bool:
+            if steps % dot.chain:
+                return False
+            return not dot.pairs_saturate or proven_free_of_saturation(
+                quads, activation_max, dot.chain
+            )
+
+        return next(dot for dot in self.dots if exact(dot))
 
 
-def proven_free_of_saturation(quads: np.ndarray, activation_max: int = 255) -> bool:
-    """Whether no sum of two neighbouring products can leave int16, whatever the activations.
+def proven_free_of_saturation(quads: np.ndarray, activation_max: int = 255, chain: int = 1) -> bool:
+    """Whether no int16 sum of a chain of dot products can overflow, whatever the activations.
 
-    The worst activation for a pair of weights is the largest where a weight is positive and 0
-    where it is not (and the other way round for the lower end), so the bound is attained: this is
-    an equivalence, not an estimate. Weights in [-64, 64] always pass for 8-bit activations
-    (255 * 64 * 2 = 32640).
+    An int16 lane sums two neighbouring products of each four in the chain. Its worst activations
+    are the largest where a weight is positive and 0 where it is not (and the other way round for
+    the lower end), so the bound is attained: this is an equivalence, not an estimate. It covers
+    every shorter chain, whose sums are among those that the worst case bounds. Weights in
+    ``[-m, m]`` always pass for 8-bit activations where ``255 * m * 2 * chain`` fits: m is 64 for
+    no chain (32640), 32 for a chain of 2 and 16 for one of 4.
 
     Parameters
     ----------
     quads : numpy.ndarray
-        int8 weights, last axis 4.
+        int8 weights, last axis 4; with a chain, it is formed of successive entries of the axis
+        before that, whose size must be a multiple.
     activation_max : int
         Largest unsigned activation.
+    chain : int
+        Fours that are summed in int16.
     """
-    pairs = quads.reshape(*quads.shape[:-1], 2, 2).astype(np.int32)
-    highest = np.maximum(pairs, 0).sum(-1).max(initial=0) * activation_max
-    lowest = np.minimum(pairs, 0).sum(-1).min(initial=0) * activation_max
+    # (..., fours of a chain, int16 lane, neighbours): one lane sums the first and the last axis.
+    lanes = quads.reshape(-1, chain, 2, 2).astype(np.int32)
+    highest = np.maximum(lanes, 0).sum((1, 3)).max(initial=0) * activation_max
+    lowest = np.minimum(lanes, 0).sum((1, 3)).min(initial=0) * activation_max
     return bool(lowest >= INT16_MIN and highest <= INT16_MAX)

@@ -5,22 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tir import T, splat
+from .base import DotProduct
 
 
-def saturating_dot(pmaddubsw: str, pmaddwd: str, lanes: int) -> Callable:
-    """Four-way dot product by ``vpmaddubsw`` + ``vpmaddwd`` + ``vpaddd``.
+def saturating_dots(
+    pmaddubsw: str, pmaddwd: str, lanes: int, registers: dict[int, int]
+) -> tuple[DotProduct, ...]:
+    """Four-way dot products by ``vpmaddubsw`` + ``vpmaddwd`` + ``vpaddd``, fastest first.
 
     ``vpmaddubsw`` adds two u8 x s8 products into a *saturating* int16; ``vpmaddwd`` with ones
-    widens and adds two of those. Three instructions for ``4 * lanes`` MACs.
+    widens and adds two of those. Three instructions for ``4 * lanes`` MACs. Where the weights are
+    small enough for it, a chain of n fours is summed in int16 (``vpaddw``) before it is widened
+    once: ``2 + 1 / n`` instructions, ideally 1.2 times as fast for a chain of 2, 1.33 for one of 4.
+
+    Parameters
+    ----------
+    pmaddubsw, pmaddwd : str
+        LLVM's names of the two instructions at this width.
+    lanes : int
+        32-bit lanes.
+    registers : dict of int to int
+        `DotProduct.tile_registers` for each length of a chain, 1 for none.
     """
 
-    def emit(acc, x, w):
-        bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(x, lanes))
-        sums = T.call_llvm_pure_intrin(f"int16x{2 * lanes}", pmaddubsw, bytes_, w)
+    def emit_chain(acc, xs, ws):
+        sums = None
+        for x, w in zip(xs, ws, strict=True):
+            bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(x, lanes))
+            pairs = T.call_llvm_pure_intrin(f"int16x{2 * lanes}", pmaddubsw, bytes_, w)
+            sums = pairs if sums is None else sums + pairs
         ones = splat(1, "int16", 2 * lanes)
         return acc + T.call_llvm_pure_intrin(f"int32x{lanes}", pmaddwd, sums, ones)
 
-    return emit
+    return tuple(
+        DotProduct(
+            name=f"{f'{chain} x ' if chain > 1 else ''}vpmaddubsw+vpmaddwd",
+            emit=lambda acc, x, w: emit_chain(acc, [x], [w]),
+            cost=2 + 1 / chain,
+            tile_registers=registers[chain],
+            pairs_saturate=True,
+            chain=chain,
+            emit_chain=emit_chain,
+        )
+        for chain in sorted(registers, reverse=True)
+    )
 
 
 def widening_dot(pmaddwd: str, lanes: int) -> Callable:
