@@ -16,6 +16,7 @@ from .accounting import MemoryUse, account
 from .library import METADATA, Library, Metadata
 from .naive import stock_records
 from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
+from .program import Program, StockProgram
 
 
 def compile(
@@ -38,8 +39,8 @@ def compile(
         Row of the schedule table for all layers it takes; ``"auto"``, and layers it does not
         take, choose by the rules in ``kernels/choose.py``.
     executor : str
-        ``"graph"``: static shapes, memory planned and the call sequence compiled ahead of time.
-        ``"vm"``: the same kernels on the bytecode virtual machine; the batch may be symbolic.
+        ``"graph"``: static shapes, the memory of all activations planned at compile time.
+        ``"vm"``: the same kernels, memory allocated call by call; the batch may be symbolic.
         ``"naive"``: the module as it is through TVM's default pipeline, as TVM users get it today.
     threads : int, optional
         Threads of TVM's pool while this library runs; default: the physical cores.
@@ -62,26 +63,20 @@ def compile(
     if executor == "naive":
         return _compile_naive(module, resolved, threads)
     lowered = lower(module, resolved, schedule)
-    mode = "compiled" if executor == "graph" else "bytecode"
     with tvm.transform.PassContext(opt_level=3), resolved:
         planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
-    kernels = KernelTable(lowered.kernels)
-    metadata = _metadata(module, resolved, executor, threads, kernels, account(planned))
-    ready = _with_metadata(planned, metadata)
-
-    def build(exec_mode: str):
-        with tvm.transform.PassContext(opt_level=3):
-            pipeline = machine_pipeline()
-            return relax.build(ready, resolved, relax_pipeline=pipeline, exec_mode=exec_mode)
-
-    return Library(build(mode), metadata, profiler=lambda: build("bytecode"))
+        kernels = KernelTable(lowered.kernels)
+        metadata = _metadata(module, resolved, executor, threads, kernels, account(planned))
+        ready = machine_pipeline()(_with_metadata(planned, metadata))
+    program = Program(ready, resolved)
+    return Library(program.executable, metadata, lambda: program)
 
 
 def _compile_naive(module, target, threads: int) -> Library:
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
-    executable = relax.build(_with_metadata(module, metadata), target)
-    return Library(executable, metadata, profiler=lambda: executable)
+    program = StockProgram(_with_metadata(module, metadata), target)
+    return Library(program.executable, metadata, lambda: program)
 
 
 def _check_executor(executor: str) -> None:

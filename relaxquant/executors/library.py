@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -15,11 +12,13 @@ from statistics import median
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.relax.vm_build import VMExecutable
 
 from ..errors import InputError, ModelError
 from ..lower.record import KernelRecord, KernelTable
 from . import threads
 from .accounting import MemoryUse
+from .program import Program, StockProgram, quiet_stderr
 
 METADATA = "relaxquant_metadata"
 
@@ -66,8 +65,14 @@ class Library:
     list of them where the network returns a tuple.
     """
 
-    def __init__(self, executable, metadata: Metadata, profiler: Callable | None = None):
-        self._executable, self.metadata, self._profiler = executable, metadata, profiler
+    def __init__(
+        self,
+        executable: VMExecutable | tvm.runtime.Module,
+        metadata: Metadata,
+        program: Callable[[], Program | StockProgram] | None = None,
+    ):
+        # The program holds what machine code no longer tells: None for a library from a file.
+        self._executable, self.metadata, self._program = executable, metadata, program
         self._machine = relax.VirtualMachine(executable, tvm.cpu())
         self._main = self._machine["main"]
         self._buffers: dict[tuple, list] = {}
@@ -142,11 +147,9 @@ class Library:
         """
         if form not in ("ll", "asm"):
             raise InputError(f"source form must be 'll' or 'asm', got {form!r}")
-        module = getattr(self._executable, "mod", self._executable)
-        texts = [m.inspect_source(form) for m in _modules(module) if m.kind == "llvm"]
-        if not texts:
+        if self._program is None:
             raise InputError("a library that was loaded from a file holds machine code only")
-        return "\n".join(texts)
+        return self._program().source(form)
 
     def export(self, path: str | Path) -> Path:
         """Write a shared library that needs nothing but TVM's runtime.
@@ -159,14 +162,13 @@ class Library:
         path = Path(path)
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: there is no folder {path.parent}")
-        if self._profiler is None:
+        if self._program is None:
             raise InputError("this library was loaded from a file: copy that file instead")
-        with _quiet_stderr():
-            self._executable.export_library(str(path))
+        self._program().export(path)
         return path
 
     def profile(self, *inputs, repeats: int = 10) -> list[LayerTime]:
-        """Time every kernel call, on the bytecode virtual machine.
+        """Time every kernel call.
 
         Parameters
         ----------
@@ -180,11 +182,9 @@ class Library:
         list of LayerTime
             One for each record of `kernels`, in order; memory management is left out.
         """
-        if self._profiler is None:
-            raise InputError("a library that was loaded from a file cannot be profiled by layer")
         arguments = self._arguments(inputs)
         threads.use(self.threads)
-        machine = relax.VirtualMachine(self._profiler(), tvm.cpu())
+        machine = relax.VirtualMachine(self._executable, tvm.cpu())
         runs = [_kernel_times(machine, arguments) for _ in range(repeats + 1)][1:]
         names = [name for name, _ in runs[0]]
         seconds = [median(run[i][1] for run in runs) for i in range(len(names))]
@@ -217,26 +217,6 @@ def _match(kernels: KernelTable, names: list[str], seconds: list[float]) -> list
     ]
 
 
-def _modules(module):
-    yield module
-    for imported in module.imports:
-        yield from _modules(imported)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes to stderr: TVM 0.27 logs one empty warning a constant."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
 def load(path: str | Path) -> Library:
     """Load a library written by `Library.export`; torch is not needed.
 
@@ -249,7 +229,7 @@ def load(path: str | Path) -> Library:
     if not path.is_file():
         raise ModelError(f"there is no file {path}; write it with lib.export(...)")
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             module = tvm.runtime.load_module(str(path))
         machine = relax.VirtualMachine(module, tvm.cpu())
         metadata = Metadata.from_dict(json.loads(str(machine[METADATA]())))

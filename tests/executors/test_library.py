@@ -96,7 +96,7 @@ def test_a_loaded_library_runs_but_holds_no_source(library, residual, tmp_path):
     loaded = rq.load(library.export(tmp_path / "net.so"))
     np.testing.assert_array_equal(loaded(residual[1]), library(residual[1]))
     assert loaded.kernels.records == library.kernels.records
-    for call in (loaded.source, lambda: loaded.profile(residual[1]), lambda: loaded.export("x")):
+    for call in (loaded.source, lambda: loaded.export("x")):
         with pytest.raises(rq.InputError, match="loaded from a file"):
             call()
 
