@@ -10,6 +10,7 @@ from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
 from .quantize import QConfig, quantize
+from .tune import tune
 
 __version__ = "0.1.0"
 
@@ -25,4 +26,5 @@ __all__ = [
     "load",
     "quantize",
     "target",
+    "tune",
 ]

@@ -55,6 +55,11 @@ def _cpu_name(word: str) -> str:
     return word
 
 
+def name(target: tvm.target.Target) -> str:
+    """LLVM's name of the CPU that is compiled for, or the whole target where it names none."""
+    return str(target.attrs.get("mcpu", "")) or str(target)
+
+
 def physical_cores() -> int:
     """Number of physical cores this process may use, at least 1."""
     return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import tvm
 from tvm import relax
 
 from .. import target as targets
 from ..errors import InputError, did_you_mean
+from ..kernels.intrinsics import instruction_set
+from ..kernels.registry import AUTO
+from ..kernels.tuned import Tuned
+from ..kernels.tuned import load as load_tuned
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from . import threads as pool
@@ -26,6 +31,7 @@ def compile(
     executor: str = "graph",
     threads: int | None = None,
     batch: int | None = None,
+    tuned: Tuned | str | Path | None = None,
 ) -> Library:
     """Compile fp32 or QDQ Relax into a library that runs.
 
@@ -46,12 +52,14 @@ def compile(
         Threads of TVM's pool while this library runs; default: the physical cores.
     batch : int, optional
         Bind a symbolic batch to this size.
+    tuned : Tuned, str or pathlib.Path, optional
+        What `relaxquant.tune` returned, or its file: ``schedule="auto"`` asks it first.
 
     Raises
     ------
     InputError
-        For an unknown executor or schedule, more threads than TVM's pool may have, or a symbolic
-        batch that the executor cannot take.
+        For an unknown executor or schedule, more threads than TVM's pool may have, a symbolic
+        batch that the executor cannot take, or ``tuned`` of another target or thread count.
     ModelError, TargetError
         If the module or the target is not supported.
     """
@@ -59,10 +67,11 @@ def compile(
     main_of(module)
     threads = pool.check(threads or min(targets.physical_cores(), pool.available()))
     resolved = targets.resolve(target)
-    module = _bind_batch(module, executor, batch)
+    module = bind_batch(module, executor, batch)
     if executor == "naive":
         return _compile_naive(module, resolved, threads)
-    lowered = lower(module, resolved, schedule)
+    tuned = _for_this(tuned, schedule, resolved, threads)
+    lowered = lower(module, resolved, schedule, tuned)
     with tvm.transform.PassContext(opt_level=3), resolved:
         planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
         kernels = KernelTable(lowered.kernels)
@@ -70,6 +79,16 @@ def compile(
         ready = machine_pipeline()(_with_metadata(planned, metadata))
     program = Program(ready, resolved)
     return Library(program.executable, metadata, lambda: program)
+
+
+def _for_this(tuned, schedule: str, target: tvm.target.Target, threads: int) -> Tuned | None:
+    """The tuning result to use, None without one; InputError if it is one of something else."""
+    if tuned is not None and schedule != AUTO:
+        raise InputError(f"tuned= chooses schedules and {schedule!r} was asked for: leave one out")
+    tuned = load_tuned(tuned)
+    if tuned is not None:
+        tuned.check(targets.name(target), instruction_set(target), threads)
+    return tuned
 
 
 def _compile_naive(module, target, threads: int) -> Library:
@@ -85,7 +104,8 @@ def _check_executor(executor: str) -> None:
         raise InputError(f"no executor is called {executor!r}{hint} (there are: {EXECUTORS})")
 
 
-def _bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.IRModule:
+def bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.IRModule:
+    """The module with its symbolic batch bound; InputError where the executor needs that."""
     symbolic = relax.analysis.defined_symbolic_vars(module["main"])
     if batch is not None and symbolic:
         return relax.transform.BindSymbolicVars({symbolic[0].name: batch})(module)
@@ -107,7 +127,7 @@ def _metadata(module, target, executor: str, threads: int, kernels, memory: Memo
     inputs = [(str(p.name), list(shape_of(p)), dtype_of(p)) for p in module["main"].params]
     return Metadata(
         inputs=inputs,
-        target=str(target.attrs.get("mcpu", "")) or str(target),
+        target=targets.name(target),
         executor=executor,
         threads=threads,
         kernels=kernels,

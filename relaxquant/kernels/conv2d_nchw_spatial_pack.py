@@ -32,7 +32,7 @@ from .pack import border_correction, channel_quads, pack_conv
 from .registry import Implementation, register
 from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights
-from .tile import Tile, choose_tile, possible_tiles
+from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
@@ -61,8 +61,8 @@ def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Do
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
-    """Register tiles worth timing."""
-    return possible_tiles(spec, isa, dot_product(spec, weights, isa))
+    """Register tiles worth timing, the most promising first."""
+    return ranked_tiles(spec, isa, dot_product(spec, weights, isa))
 
 
 @register(NAME, tiles=tiles)

@@ -18,6 +18,7 @@ from .choose import preferences
 from .intrinsics import InstructionSet
 from .spec import NCHW16C, ConvSpec, ConvWeights
 from .tile import Tile
+from .tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,16 @@ def layout_of(name: str) -> str:
 
 
 def implement_conv2d(
-    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, schedule: str = AUTO
+    spec: ConvSpec,
+    weights: ConvWeights,
+    isa: InstructionSet,
+    schedule: str = AUTO,
+    tuned: Tuned | None = None,
 ) -> Implementation:
     """The kernel of a layer: by the schedule asked for if it applies, else by `choose`.
+
+    Where ``schedule`` is ``"auto"`` and ``tuned`` knows the layer, what was timed goes before the
+    rules.
 
     Raises
     ------
@@ -130,6 +138,10 @@ def implement_conv2d(
         implementation = _implement(schedule, spec, weights, isa)
         if implementation is not None:
             return replace(implementation, reason="asked for")
+    elif tuned is not None:
+        implementation = _tuned(tuned, spec, weights, isa)
+        if implementation is not None:
+            return implementation
     for preference in preferences(spec, isa):
         implementation = _implement(preference.schedule, spec, weights, isa)
         if implementation is not None:
@@ -137,9 +149,26 @@ def implement_conv2d(
     raise AssertionError("the reference schedule takes every layer")
 
 
-def _implement(name: str, spec: ConvSpec, weights: ConvWeights, isa) -> Implementation | None:
+def _tuned(
+    tuned: Tuned, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet
+) -> Implementation | None:
+    """The kernel that was timed as the fastest; None where it is not one of those there are."""
+    choice = tuned.choice(spec, weights, isa)
+    if choice is None:
+        return None
+    tile, found = choice.register_tile, _implement(choice.schedule, spec, weights, isa)
+    if found is not None and found.tile != tile:
+        rows = [row for row in SCHEDULES if row.name == choice.schedule]
+        known = any(tile in row.tiles(spec, weights, isa) for row in rows)
+        found = _implement(choice.schedule, spec, weights, isa, tile) if known else None
+    return found and replace(found, reason=choice.reason)
+
+
+def _implement(
+    name: str, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
+) -> Implementation | None:
     rows = [row for row in SCHEDULES if row.name == name and spec.precision in row.precisions]
-    found = (row.rule(spec, weights, isa) for row in rows)
+    found = (row.rule(spec, weights, isa, tile) for row in rows)
     return next((implementation for implementation in found if implementation is not None), None)
 
 

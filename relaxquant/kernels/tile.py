@@ -1,4 +1,4 @@
-"""Register tiles of a direct convolution: all that fit, and the one with fewest instructions."""
+"""Register tiles of a direct convolution: all that fit, the most promising first."""
 
 from __future__ import annotations
 
@@ -21,9 +21,20 @@ class Tile:
     def __str__(self) -> str:
         return f"{self.vectors}x{self.pixels}"
 
+    @classmethod
+    def parse(cls, text: str) -> Tile:
+        """The inverse of ``str``; ValueError for anything else."""
+        vectors, pixels = text.split("x")
+        return cls(int(vectors), int(pixels))
+
 
 def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> Tile:
-    """The tile with the fewest instructions for one step of a whole output row.
+    """The tile with the fewest instructions, the first of `ranked_tiles`."""
+    return ranked_tiles(spec, isa, dot)[0]
+
+
+def ranked_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> list[Tile]:
+    """All possible tiles, those with the fewest instructions for a step of a whole row first.
 
     A tile of ``v`` vectors by ``p`` pixels costs ``v * p`` multiply-adds (at least `IN_FLIGHT`,
     else their latency shows), ``p`` broadcasts and ``v`` loads of weights; a narrower last tile of
@@ -39,8 +50,10 @@ def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> 
         The int8 dot product with its own cost and limit; None for fp32.
     """
     cost = dot.cost if dot else 1
-    tiles = possible_tiles(spec, isa, dot)
-    return min(tiles, key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors)
+    return sorted(
+        possible_tiles(spec, isa, dot),
+        key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors,
+    )
 
 
 def possible_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> list[Tile]:

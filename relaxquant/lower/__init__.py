@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import tvm
 
 from ..kernels.intrinsics import instruction_set
-from ..kernels.registry import check_schedule, layout_of
+from ..kernels.registry import AUTO, check_schedule, layout_of
+from ..kernels.spec import ConvSpec, ConvWeights
+from ..kernels.tuned import Tuned
 from .emit import Emitter, Lowered
 from .fuse import fuse
-from .layout import assign
+from .graph import Graph
+from .layout import assign, stays_with_tvm
 from .read import Reader, main_of
-from .record import KernelRecord, KernelTable
+from .realize import conv_spec, conv_weights
+from .record import KernelRecord, KernelTable, shape_text
 
 
-def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto") -> Lowered:
+def lower(
+    module: tvm.IRModule,
+    target: tvm.target.Target,
+    schedule: str = "auto",
+    tuned: Tuned | None = None,
+) -> Lowered:
     """Lower ``main`` of a fp32 or QDQ Relax module to kernels for ``target``.
 
     Four phases: *read* the operators, *fuse* epilogues into layers, *assign* layouts, and *emit*
@@ -29,6 +40,8 @@ def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto
     schedule : str
         Row of the schedule table for all layers it takes, or ``"auto"``; its layout is that of all
         feature maps.
+    tuned : Tuned, optional
+        What ``"auto"`` asks before the rules.
 
     Raises
     ------
@@ -38,12 +51,45 @@ def lower(module: tvm.IRModule, target: tvm.target.Target, schedule: str = "auto
         If the module's structure is not supported.
     """
     check_schedule(schedule)
+    reader, graph = _prepared(module, schedule)
+    return Emitter(graph, reader, instruction_set(target), schedule, tuned).emit()
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """A convolution or dense layer as a schedule is given it, before one is chosen."""
+
+    label: str
+    shape: str
+    spec: ConvSpec
+    weights: ConvWeights
+
+
+def conv_layers(module: tvm.IRModule) -> list[ConvLayer]:
+    """The layers of a module that a schedule is chosen for by ``"auto"``, in order.
+
+    Raises
+    ------
+    ModelError
+        As `lower`.
+    """
+    _, graph = _prepared(module, AUTO)
+    batch = graph.inputs[0].shape[0]
+    return [
+        ConvLayer(node.label, shape_text(node), conv_spec(node, batch), conv_weights(node))
+        for node in graph.nodes
+        if node.op == "conv2d" and not stays_with_tvm(node)
+    ]
+
+
+def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
+    """Read, fused, and with a layout for every value."""
     reader = Reader(main_of(module))
     graph = reader.graph()
     fuse(graph)
     graph.drop_dead()
     assign(graph, layout_of(schedule))
-    return Emitter(graph, reader, instruction_set(target), schedule).emit()
+    return reader, graph
 
 
-__all__ = ["KernelRecord", "KernelTable", "Lowered", "lower"]
+__all__ = ["ConvLayer", "KernelRecord", "KernelTable", "Lowered", "conv_layers", "lower"]

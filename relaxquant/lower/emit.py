@@ -10,6 +10,7 @@ from tvm import relax
 
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
+from ..kernels.tuned import Tuned
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
 from .read import QuantizedConstant, Reader
@@ -28,8 +29,16 @@ class Lowered:
 class Emitter:
     """Builds the lowered module; one use."""
 
-    def __init__(self, graph: Graph, reader: Reader, isa: InstructionSet, schedule: str):
-        self.graph, self.reader, self.isa, self.schedule = graph, reader, isa, schedule
+    def __init__(
+        self,
+        graph: Graph,
+        reader: Reader,
+        isa: InstructionSet,
+        schedule: str,
+        tuned: Tuned | None = None,
+    ):
+        self.graph, self.reader, self.isa = graph, reader, isa
+        self.schedule, self.tuned = schedule, tuned
         self.builder = relax.BlockBuilder()
         self.variables: dict[Value, relax.Expr] = {}
         self.functions: dict = {}  # Implementation.key -> (GlobalVar, name)
@@ -53,7 +62,7 @@ class Emitter:
         return Lowered(self.builder.get(), self.records)
 
     def _kernel(self, node: Node) -> relax.Expr:
-        implementation = realize(node, self.static_batch, self.isa, self.schedule)
+        implementation = realize(node, self.static_batch, self.isa, self.schedule, self.tuned)
         function = self._function(node, implementation)
         arguments = [
             self.variables[node.inputs[argument]]

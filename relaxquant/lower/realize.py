@@ -18,14 +18,24 @@ from ..kernels import convert, elementwise, pool2d
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.spec import ConvSpec, ConvWeights, EpilogueSpec
+from ..kernels.tuned import Tuned
 from .graph import Node, Value
 
 INT32_MAX = 2**31 - 1
 
 
-def realize(node: Node, batch: int | None, isa: InstructionSet, schedule: str) -> Implementation:
+def realize(
+    node: Node,
+    batch: int | None,
+    isa: InstructionSet,
+    schedule: str,
+    tuned: Tuned | None = None,
+) -> Implementation:
     """The kernel for a node that does not stay with TVM, with its parameters."""
-    return _REALIZERS[node.op](node, batch, isa, schedule)
+    if node.op == "conv2d":
+        spec, weights = conv_spec(node, batch), conv_weights(node)
+        return implement_conv2d(spec, weights, isa, schedule, tuned)
+    return _REALIZERS[node.op](node, batch, isa)
 
 
 def conv_spec(node: Node, batch: int | None) -> ConvSpec:
@@ -66,11 +76,7 @@ def bounds(output: Value, clip: tuple[float, float] | None) -> tuple[float, floa
     return low, high
 
 
-def _conv2d(node: Node, batch, isa, schedule: str) -> Implementation:
-    return implement_conv2d(conv_spec(node, batch), conv_weights(node), isa, schedule)
-
-
-def _pool(node: Node, batch, isa, _schedule: str) -> Implementation:
+def _pool(node: Node, batch, isa) -> Implementation:
     data, output = node.inputs[0], node.output
     kind = node.op.removesuffix("_pool2d")
     spec = pool2d.PoolSpec(kind, batch, data.spec, output.spec, node.window, node.count_include_pad)
@@ -80,13 +86,13 @@ def _pool(node: Node, batch, isa, _schedule: str) -> Implementation:
     )
 
 
-def _add(node: Node, batch, isa, _schedule: str) -> Implementation:
+def _add(node: Node, batch, isa) -> Implementation:
     spec = elementwise.AddSpec(batch, *(value.spec for value in node.inputs), node.output.spec)
     arguments = [0, 1, _scales_and_bounds(node)]
     return _memory_bound("add", spec, isa, lambda: elementwise.build_add(spec, isa), arguments)
 
 
-def _concat(node: Node, batch, isa, _schedule: str) -> Implementation:
+def _concat(node: Node, batch, isa) -> Implementation:
     spec = elementwise.ConcatSpec(
         batch, tuple(value.spec for value in node.inputs), node.output.spec
     )
@@ -96,7 +102,7 @@ def _concat(node: Node, batch, isa, _schedule: str) -> Implementation:
     )
 
 
-def _convert(node: Node, batch, isa, _schedule: str) -> Implementation:
+def _convert(node: Node, batch, isa) -> Implementation:
     data, output = node.inputs[0], node.output
     spec = convert.ConvertSpec(batch, data.spec, output.spec)
     low, high = bounds(output, node.clip)
@@ -121,7 +127,6 @@ def _memory_bound(name: str, spec, isa: InstructionSet, build, arguments) -> Imp
 
 
 _REALIZERS = {
-    "conv2d": _conv2d,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
     "add": _add,
