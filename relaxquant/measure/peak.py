@@ -24,7 +24,7 @@ from ..kernels.tir import T, arg, ceildiv, lanes_at, local, prim_func, splat, st
 from .cpuinfo import read_cpu
 
 FP32 = "fp32 multiply-add"
-STEPS = 64  # activations of a row; they stay in the first-level cache
+STEPS = 64  # activations of a row, in the first-level cache; a multiple of any chain
 REPEATS = 5  # the best of them counts: a limit is what is reached when nothing disturbs
 SAMPLE_S = 0.02
 MIN_STREAM_BYTES = 256 << 20
@@ -181,13 +181,15 @@ def _emit_multiplies(isa, dot, threads: int, vectors: int, pixels: int) -> None:
         acc = local(vectors * pixels * isa.lanes, dtype)
         with T.unroll(vectors * pixels) as i:
             store(acc, [lanes_at(i * isa.lanes, isa.lanes)], splat(0, dtype, isa.lanes))
-        loops = T.serial(rounds), T.serial(STEPS), T.unroll(pixels), T.unroll(vectors)
+        chain = dot.chain if dot else 1
+        loops = T.serial(rounds), T.serial(STEPS // chain), T.unroll(pixels), T.unroll(vectors)
         with loops[0], loops[1] as step, loops[2] as i, loops[3] as j:
             at = lanes_at((i * vectors + j) * isa.lanes, isa.lanes)
             w = weight[j, lanes_at(0, size)]
             if dot:
-                x = T.reinterpret("int32", data[i, step, lanes_at(0, 4)])
-                store(acc, [at], dot.emit(acc[at], x, w))
+                fours = [data[i, step * chain + link, lanes_at(0, 4)] for link in range(chain)]
+                xs = [T.reinterpret("int32", four) for four in fours]
+                store(acc, [at], dot.accumulate(acc[at], xs, [w] * chain))
             else:
                 x = T.broadcast(data[i, step, 0], isa.lanes)
                 store(acc, [at], acc[at] + x * w)
