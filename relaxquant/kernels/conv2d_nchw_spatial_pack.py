@@ -29,6 +29,7 @@ from ..errors import InputError
 from .epilogue import Epilogue, conv_arguments
 from .intrinsics import DotProduct, InstructionSet
 from .pack import border_correction, channel_quads, pack_conv
+from .prefetch import WeightPrefetch
 from .registry import Implementation, register
 from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights
@@ -134,6 +135,12 @@ class _Conv2d:
         self.group_blocks = spec.data.blocks // spec.groups
         self.taps = 4 if dot else 1
         self.steps = spec.data.block // self.taps
+        self.prefetch = self._prefetch()
+
+    def _prefetch(self) -> WeightPrefetch:
+        taps = self.spec.window.kernel[0] * self.spec.window.kernel[1] * self.spec.data.block
+        size = taps * self.group_blocks * self.tile_channels * (1 if self.dot else 4)
+        return WeightPrefetch(size, self.spec.out.height * self.rows.count * self.group_blocks)
 
     def emit(self) -> None:
         """Arguments, then the parallel loop over images, channel tiles and output rows."""
@@ -156,50 +163,56 @@ class _Conv2d:
 
     def _emit_tile(self, start, width: int, edge: int | None) -> None:
         self.start = start
-        self.acc = local(width * self.tile.vectors * self.isa.lanes, self.epilogue.bias.dtype)
-        with T.unroll(width) as i, T.unroll(self.tile.vectors) as j:
-            store(self.acc, [self._register(i, j)], self.epilogue.initial(self._channel(j)))
+        whole = self._pixels_and_vectors(0, width)
+        self.acc = {at: local(self.isa.lanes, self.epilogue.bias.dtype) for at in whole}
+        for i, j in whole:
+            self._set(i, j, self.epilogue.initial(self._channel(j)))
         if self.spec.pads_with_zero_point:
             self.rows.missing_taps(self.oh, width, edge, self._emit_missing_tap)
         with T.serial(self.group_blocks) as block:
+            self.prefetch.emit(self.weight, self.out_tile, self._visit(block))
             self.rows.taps(
                 self.oh,
                 width,
                 edge,
                 lambda kh, kw, first, last: self._emit_tap(block, kh, kw, first, last),
             )
-        with T.unroll(width) as i, T.unroll(self.tile.vectors) as j:
-            acc = self.acc[self._register(i, j)]
+        for i, j in whole:
+            acc = self._get(i, j)
             self.epilogue.finish(acc, self.n, self._channel(j), self.oh, self.start + i)
 
+    def _visit(self, block):
+        """Number of this pass over a block of input channels, among those of the channel tile."""
+        tile_in_row = self.start // self.tile.pixels
+        return (self.oh * self.rows.count + tile_in_row) * self.group_blocks + block
+
     def _emit_missing_tap(self, kh, kw, first: int, last: int) -> None:
-        with T.unroll(first, last) as i, T.unroll(self.tile.vectors) as j:
-            at = self._register(i, j)
+        for i, j in self._pixels_and_vectors(first, last):
             extra = self.border[kh, kw, lanes_at(self._channel(j), self.isa.lanes)]
-            store(self.acc, [at], self.acc[at] + extra)
+            self._set(i, j, self._get(i, j) + extra)
 
     def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
         unrolled = min(self.steps, STEPS)
         chain = min(self.dot.chain, unrolled) if self.dot else 1
-        with T.serial(self.steps // unrolled) as outer, T.unroll(unrolled // chain) as inner:
-            step = outer * unrolled + inner * chain
-            with T.unroll(first, last) as i, T.unroll(self.tile.vectors) as j:
-                self._emit_multiply_add(block, kh, kw, [step + k for k in range(chain)], i, j)
+        with T.serial(self.steps // unrolled) as outer:
+            for inner in range(0, unrolled, chain):
+                steps = [outer * unrolled + inner + k for k in range(chain)]
+                for i, j in self._pixels_and_vectors(first, last):
+                    self._emit_multiply_add(block, kh, kw, steps, i, j)
 
-    def _emit_multiply_add(self, block, kh, kw, steps: list, i, j) -> None:
+    def _emit_multiply_add(self, block, kh, kw, steps: list, i: int, j: int) -> None:
         size = self.isa.lanes * self.taps
         lanes = lanes_at(j * size, size)
         weights = [self.weight[self.out_tile, block, kh, kw, step, lanes] for step in steps]
         xs = [self._activation(block, kh, kw, step, i) for step in steps]
-        at = self._register(i, j)
-        value = self.acc[at]
+        value = self._get(i, j)
         if self.dot:
             value = self.dot.accumulate(value, xs, weights)
         else:
             value = value + T.broadcast(xs[0], self.isa.lanes) * weights[0]
-        store(self.acc, [at], value)
+        self._set(i, j, value)
 
-    def _activation(self, block, kh, kw, step, i):
+    def _activation(self, block, kh, kw, step, i: int):
         """One float32, or four uint8 as an int32."""
         window, data = self.spec.window, self.spec.data
         if self.spec.groups > 1:
@@ -214,8 +227,17 @@ class _Conv2d:
             return T.reinterpret("int32", quad)
         return self.data[self.n, block, ih, iw, step]
 
-    def _channel(self, j):
+    def _channel(self, j: int):
         return self.out_tile * self.tile_channels + j * self.isa.lanes
 
-    def _register(self, i, j):
-        return lanes_at((i * self.tile.vectors + j) * self.isa.lanes, self.isa.lanes)
+    def _pixels_and_vectors(self, first: int, last: int) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(first, last) for j in range(self.tile.vectors)]
+
+    # Each accumulator is a buffer of one vector: larger ones may go to the heap, and LLVM then
+    # keeps them in registers only where it can prove that nothing else touches them.
+
+    def _get(self, i: int, j: int):
+        return self.acc[i, j][lanes_at(0, self.isa.lanes)]
+
+    def _set(self, i: int, j: int, value) -> None:
+        store(self.acc[i, j], [lanes_at(0, self.isa.lanes)], value)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .spec import TensorSpec, Window
-from .tir import T
+from .tir import T, ceildiv
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class RowTiles:
     out: TensorSpec
     window: Window
     size: int
+
+    @property
+    def count(self) -> int:
+        """Tiles in a row."""
+        return ceildiv(self.out.width, self.size)
 
     def emit(self, tile: Callable) -> None:
         """Emit ``tile(start, width, edge)`` for the row: edges one by one, the rest as a loop.

@@ -29,16 +29,19 @@ class Tile:
 
 
 def choose_tile(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> Tile:
-    """The tile with the fewest instructions, the first of `ranked_tiles`."""
+    """The tile that takes the fewest cycles, the first of `ranked_tiles`."""
     return ranked_tiles(spec, isa, dot)[0]
 
 
 def ranked_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> list[Tile]:
-    """All possible tiles, those with the fewest instructions for a step of a whole row first.
+    """All possible tiles, those that take the fewest cycles for a whole output row first.
 
-    A tile of ``v`` vectors by ``p`` pixels costs ``v * p`` multiply-adds (at least `IN_FLIGHT`,
-    else their latency shows), ``p`` broadcasts and ``v`` loads of weights; a narrower last tile of
-    a row is counted as such.
+    The model counts one step of the reduction. A tile of ``v`` vectors by ``p`` pixels takes
+    ``v * p`` multiply-adds, at least `IN_FLIGHT`, else their latency shows; beside them run ``p``
+    broadcasts and ``v`` loads of weights, and the more of the two counts. A narrower last tile of
+    a row is counted as such. Two vectors already load less than they multiply, so tiles of more
+    come last unless a row is a single pixel. Among equals the smallest is best: its code is
+    shortest.
 
     Parameters
     ----------
@@ -50,10 +53,13 @@ def ranked_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) ->
         The int8 dot product with its own cost and limit; None for fp32.
     """
     cost = dot.cost if dot else 1
-    return sorted(
-        possible_tiles(spec, isa, dot),
-        key=lambda tile: _row_cost(tile, spec.out.width, cost) / tile.vectors,
-    )
+
+    def merit(tile: Tile) -> tuple[bool, float, int, int]:
+        long_code = tile.vectors > 2 and spec.out.width > 1
+        cycles = _row_cost(tile, spec.out.width, cost) / tile.vectors
+        return long_code, cycles, -tile.vectors, tile.pixels
+
+    return sorted(possible_tiles(spec, isa, dot), key=merit)
 
 
 def possible_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) -> list[Tile]:
@@ -80,5 +86,6 @@ def _row_cost(tile: Tile, width: int, cost: float) -> float:
     if width % tile.pixels:
         widths.append(width % tile.pixels)
     return sum(
-        max(tile.vectors * pixels, IN_FLIGHT) * cost + pixels + tile.vectors for pixels in widths
+        max(max(tile.vectors * pixels, IN_FLIGHT) * cost, tile.vectors + pixels)
+        for pixels in widths
     )

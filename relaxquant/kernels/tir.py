@@ -43,8 +43,13 @@ def arg(name: str, shape: tuple, dtype: str):
 
 
 def local(count: int, dtype: str):
-    """A stack buffer of ``count`` elements, which LLVM promotes to registers once unrolled."""
-    return T.alloc_buffer((count,), dtype, scope="local")
+    """A buffer of ``count`` elements on the stack, which LLVM promotes to registers.
+
+    Keep it to one vector: TVM puts a kilobyte and more on the heap, and so does it with every
+    buffer of another scope than "global" (``lower_tvm_builtin.cc``); each is then allocated anew
+    for every tile, and stays in registers only where LLVM can prove that nothing else touches it.
+    """
+    return T.alloc_buffer((count,), dtype)
 
 
 def lanes_at(start, lanes: int):
