@@ -23,6 +23,8 @@ USENIX ATC 2019. Here the border is cut out of the loops instead of padded in me
 
 from __future__ import annotations
 
+from math import gcd
+
 import tvm
 
 from ..errors import InputError
@@ -37,8 +39,8 @@ from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
-# Steps of a block of input channels in one piece of straight code: this many keep the loop's own
-# cost away and the code small.
+# Most steps of a block of input channels in one piece of straight code: this many keep the loop's
+# own cost away and the code small.
 STEPS = 4
 
 
@@ -58,7 +60,7 @@ def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Do
     if spec.precision != "int8":
         return None
     block = spec.data.block
-    return isa.dot_for(channel_quads(weights.weight, block), steps=min(block // 4, STEPS))
+    return isa.dot_for(channel_quads(weights.weight, block), steps=gcd(block // 4, STEPS))
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
@@ -192,7 +194,7 @@ class _Conv2d:
             self._set(i, j, self._get(i, j) + extra)
 
     def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
-        unrolled = min(self.steps, STEPS)
+        unrolled = gcd(self.steps, STEPS)
         chain = min(self.dot.chain, unrolled) if self.dot else 1
         with T.serial(self.steps // unrolled) as outer:
             for inner in range(0, unrolled, chain):

@@ -10,13 +10,23 @@ from __future__ import annotations
 import tvm
 
 from ... import target as _target
-from .avx2 import AVX2
+from .arm import NEON, NEON_DOTPROD, NEON_I8MM
+from .avx2 import AVX2, AVX2_VNNI
 from .avx512 import AVX512, AVX512_VNNI
 from .base import DotProduct, InstructionSet, proven_free_of_saturation
 from .generic import GENERIC
 
 # Widest first: the first one whose features the target has is taken.
-INSTRUCTION_SETS: tuple[InstructionSet, ...] = (AVX512_VNNI, AVX512, AVX2, GENERIC)
+INSTRUCTION_SETS: tuple[InstructionSet, ...] = (
+    AVX512_VNNI,
+    AVX512,
+    AVX2_VNNI,
+    AVX2,
+    NEON_I8MM,
+    NEON_DOTPROD,
+    NEON,
+    GENERIC,
+)
 
 
 def instruction_set(target: tvm.target.Target) -> InstructionSet:
@@ -27,10 +37,14 @@ def instruction_set(target: tvm.target.Target) -> InstructionSet:
 
 __all__ = [
     "AVX2",
+    "AVX2_VNNI",
     "AVX512",
     "AVX512_VNNI",
     "GENERIC",
     "INSTRUCTION_SETS",
+    "NEON",
+    "NEON_DOTPROD",
+    "NEON_I8MM",
     "DotProduct",
     "InstructionSet",
     "instruction_set",

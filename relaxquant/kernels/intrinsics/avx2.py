@@ -1,10 +1,10 @@
-"""AVX2: 256-bit vectors, 16 registers, no integer dot product of its own."""
+"""AVX2: 256-bit vectors and 16 registers, without and with the VNNI dot product (AVX-VNNI)."""
 
 from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dots, widening_dot
+from .x86 import saturating_dots, vnni_dot, widening_dot
 
 LANES = 8
 PMADDWD = "llvm.x86.avx2.pmadd.wd"
@@ -30,5 +30,17 @@ AVX2 = InstructionSet(
             tile_registers=10,
         ),
     ),
+    round_to_int=_round_to_int,
+)
+
+# LLVM has one name for the 256-bit instruction and picks its encoding, here the VEX one.
+_VPDPBUSD = vnni_dot("llvm.x86.avx512.vpdpbusd.256", LANES)
+
+AVX2_VNNI = InstructionSet(
+    name="avx2_vnni",
+    features=AVX2.features | {"avxvnni"},
+    lanes=LANES,
+    tile_registers=14,
+    dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=14),),
     round_to_int=_round_to_int,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dots, widening_dot
+from .x86 import saturating_dots, vnni_dot, widening_dot
 
 LANES = 16
 PMADDWD = "llvm.x86.avx512.pmaddw.d.512"
@@ -22,12 +22,6 @@ def _round_to_int(v):
     )
 
 
-def _vpdpbusd(acc, x, w):
-    """u8 x s8 products summed in int32: exact for all values, four MACs a lane and instruction."""
-    bytes_ = T.reinterpret(f"uint8x{4 * LANES}", T.broadcast(x, LANES))
-    return T.call_llvm_pure_intrin(f"int32x{LANES}", "llvm.x86.avx512.vpdpbusd.512", acc, bytes_, w)
-
-
 AVX512 = InstructionSet(
     name="avx512",
     features=frozenset({"avx512f", "avx512bw", "avx512vl"}),
@@ -42,11 +36,13 @@ AVX512 = InstructionSet(
     round_to_int=_round_to_int,
 )
 
+_VPDPBUSD = vnni_dot("llvm.x86.avx512.vpdpbusd.512", LANES)
+
 AVX512_VNNI = InstructionSet(
     name="avx512_vnni",
     features=AVX512.features | {"avx512vnni"},
     lanes=LANES,
     tile_registers=25,
-    dots=(DotProduct(name="vpdpbusd", emit=_vpdpbusd, cost=1, tile_registers=25),),
+    dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=25),),
     round_to_int=_round_to_int,
 )

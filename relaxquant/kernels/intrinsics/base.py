@@ -29,8 +29,9 @@ class DotProduct:
         True if the sum of two neighbouring products is kept in a saturating int16, so that the
         result is exact only for weights that `proven_free_of_saturation` accepts.
     chain : int
-        How many successive fours are summed in int16 before they are widened to int32; exact only
-        for weights that `proven_free_of_saturation` accepts for that ``chain``.
+        How many successive fours cost less together than one by one. If ``pairs_saturate``, they
+        are summed in int16 before they are widened, which is exact only for weights that
+        `proven_free_of_saturation` accepts for that ``chain``.
     emit_chain : callable, optional
         ``emit_chain(acc, xs, ws)``: as ``emit``, for up to ``chain`` fours at once.
     """
@@ -102,16 +103,15 @@ class InstructionSet:
             Largest value that the unsigned activations can take.
         steps : int
             How many successive entries of the last axis but one the schedule hands to
-            `DotProduct.accumulate` at a time: the longest chain there can be. With 1, the default,
-            no dot product is chained.
+            `DotProduct.accumulate` at a time: the longest int16 chain there can be. With 1, the
+            default, there is none.
         """
 
         def exact(dot: DotProduct) -> bool:
-            if steps % dot.chain:
-                return False
-            return not dot.pairs_saturate or proven_free_of_saturation(
-                quads, activation_max, dot.chain
-            )
+            if not dot.pairs_saturate:
+                return True
+            whole = steps % dot.chain == 0
+            return whole and proven_free_of_saturation(quads, activation_max, dot.chain)
 
         return next(dot for dot in self.dots if exact(dot))
 

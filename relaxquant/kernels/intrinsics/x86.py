@@ -74,3 +74,13 @@ def widening_dot(pmaddwd: str, lanes: int) -> Callable:
         return acc + madd(x_even, w_even) + madd(x_odd, w_odd)
 
     return emit
+
+
+def vnni_dot(vpdpbusd: str, lanes: int) -> Callable:
+    """Four-way dot product by ``vpdpbusd``: u8 x s8 summed in int32, exact for all values."""
+
+    def emit(acc, x, w):
+        bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(x, lanes))
+        return T.call_llvm_pure_intrin(f"int32x{lanes}", vpdpbusd, acc, bytes_, w)
+
+    return emit
