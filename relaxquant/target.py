@@ -7,6 +7,8 @@ LLVM rather than guessed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import psutil
 import tvm
 from tvm.target import codegen
@@ -23,7 +25,9 @@ def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Tar
         ``"native"`` is this machine's CPU; another plain word such as ``"znver3"`` or
         ``"cascadelake"`` is an LLVM CPU name for this machine's architecture; ``"generic"`` is the
         architecture's baseline, which has none of the intrinsics. A dict or a
-        ``tvm.target.Target`` of kind ``llvm`` is taken as it is.
+        ``tvm.target.Target`` of kind ``llvm`` is taken as it is; with its ``mtriple`` it may be a
+        CPU of another architecture, such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu",
+        "mcpu": "cortex-a76"}``.
 
     Raises
     ------
@@ -32,13 +36,38 @@ def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Tar
     """
     if isinstance(target, str):
         target = {"kind": "llvm", "mcpu": _cpu_name(target), "num-cores": physical_cores()}
-    if not isinstance(target, tvm.target.Target):
+    if isinstance(target, dict):
+        _check_cpu(target)
         target = tvm.target.Target(target)
     if target.kind.name != "llvm":
         raise TargetError(
             f"target kind {target.kind.name!r} is not supported: CPU targets only (kind 'llvm')"
         )
+    _check_cpu(target.attrs)
     return target
+
+
+def triple(target: tvm.target.Target) -> str:
+    """LLVM triple that ``target`` is compiled for, for example ``"aarch64-linux-gnu"``."""
+    return str(target.attrs.get("mtriple", "")) or codegen.llvm_get_system_triple()
+
+
+def _check_cpu(options: Mapping) -> None:
+    """Raise TargetError for a CPU or an architecture that LLVM would replace by its baseline."""
+    if options.get("kind", "llvm") != "llvm":
+        return
+    where = str(options.get("mtriple", "")) or codegen.llvm_get_system_triple()
+    if not codegen.llvm_is_valid_cpu("generic", where):
+        raise TargetError(
+            f"LLVM {codegen.llvm_version_major()} knows no architecture {where!r}; an mtriple is a "
+            "name like 'aarch64-linux-gnu' or 'x86_64-linux-gnu'"
+        )
+    cpu = str(options.get("mcpu", ""))
+    if cpu and not codegen.llvm_is_valid_cpu(cpu, where):
+        raise TargetError(
+            f"LLVM {codegen.llvm_version_major()} knows no CPU {cpu!r} for {where}; another "
+            "architecture's needs its mtriple beside it, such as 'aarch64-linux-gnu'"
+        )
 
 
 def _cpu_name(word: str) -> str:

@@ -18,6 +18,7 @@ NAMES = {  # CPU: instruction set
     "generic": "generic",
     "znver3": "avx2",
     "haswell": "avx2",
+    "alderlake": "avx2_vnni",
     "skylake-avx512": "avx512",
     "cascadelake": "avx512_vnni",
     "znver4": "avx512_vnni",
@@ -32,6 +33,7 @@ CODE = [
     ("cascadelake", 64, {"vpdpbusd"}, True),
     ("cascadelake", 127, {"vpdpbusd"}, True),
     ("znver4", 127, {"vpdpbusd"}, True),
+    ("alderlake", 127, {"vpdpbusd"}, False),
     ("generic", 64, set(), False),
     ("generic", 127, set(), False),
 ]

@@ -1,8 +1,16 @@
-"""Instruction sets: what a schedule needs to know of a CPU, one file each.
+"""Instruction sets: what a schedule needs to know of a CPU.
 
 A schedule asks for the vector width, the number of registers and a four-way dot product; it never
-names an instruction. To teach the library another CPU, add a file here and list it in
-`INSTRUCTION_SETS`.
+names an instruction. Another CPU is one more file here (or one more entry in the file of its
+family) and a line in `INSTRUCTION_SETS`; nothing else names a CPU:
+
+- `InstructionSet.features`, LLVM's names, say which targets get it;
+- each `DotProduct` adds u8 x s8 products to int32 lanes, exactly: for all values, or for the
+  weights that a proof accepts (`proven_free_of_saturation`); one that is exact for all comes last;
+- a CPU without a dot product takes the plain arithmetic of `generic`.
+
+``tests/kernels`` compiles for CPUs that are not at hand and counts instructions; how to run such
+code is the affair of whoever has the CPU, or an emulator.
 """
 
 from __future__ import annotations
