@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import tvm
 from tvm import relax
 
 from .. import target as targets
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, ModelError, did_you_mean
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO
 from ..kernels.tuned import Tuned
 from ..kernels.tuned import load as load_tuned
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
+from . import cache as compiled
+from . import content
 from . import threads as pool
 from .accounting import MemoryUse, account
-from .library import METADATA, Library, Metadata
+from .library import METADATA, Library, Metadata, load
 from .naive import stock_records
 from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
 from .program import Program, StockProgram
@@ -32,6 +36,7 @@ def compile(
     threads: int | None = None,
     batch: int | None = None,
     tuned: Tuned | str | Path | None = None,
+    cache: bool = True,
 ) -> Library:
     """Compile fp32 or QDQ Relax into a library that runs.
 
@@ -54,6 +59,10 @@ def compile(
         Bind a symbolic batch to this size.
     tuned : Tuned, str or pathlib.Path, optional
         What `relaxquant.tune` returned, or its file: ``schedule="auto"`` asks it first.
+    cache : bool
+        Keep the result in the cache folder, and take it from there if the same network was
+        compiled before by the same code: see `relaxquant.executors.content.digest`.
+        ``$RELAXQUANT_COMPILE_CACHE=0`` is ``cache=False`` for a whole process.
 
     Raises
     ------
@@ -68,16 +77,18 @@ def compile(
     threads = pool.check(threads or min(targets.physical_cores(), pool.available()))
     resolved = targets.resolve(target)
     module = bind_batch(module, executor, batch)
-    if executor == "naive":
-        return _compile_naive(module, resolved, threads)
-    tuned = _for_this(tuned, schedule, resolved, threads)
-    lowered = lower(module, resolved, schedule, tuned)
-    with tvm.transform.PassContext(opt_level=3), resolved:
-        planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
-        kernels = KernelTable(lowered.kernels)
-        metadata = _metadata(module, resolved, executor, threads, kernels, account(planned))
-        ready = machine_pipeline()(_with_metadata(planned, metadata))
-    program = Program(ready, resolved)
+    tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
+
+    def build() -> tuple[Program | StockProgram, Metadata]:
+        if executor == "naive":
+            return _build_naive(module, resolved, threads)
+        return _build(module, resolved, threads, executor, schedule, tuned)
+
+    if cache and compiled.enabled() and content.is_all_ours():
+        chosen = tuned.fingerprint() if tuned else ""
+        options = {"executor": executor, "schedule": schedule, "tuned": chosen}
+        return _through_cache(content.digest(module, resolved, options), build, threads)
+    program, metadata = build()
     return Library(program.executable, metadata, lambda: program)
 
 
@@ -91,11 +102,38 @@ def _for_this(tuned, schedule: str, target: tvm.target.Target, threads: int) -> 
     return tuned
 
 
-def _compile_naive(module, target, threads: int) -> Library:
+def _build(
+    module, target, threads: int, executor: str, schedule: str, tuned: Tuned | None
+) -> tuple[Program, Metadata]:
+    lowered = lower(module, target, schedule, tuned)
+    with tvm.transform.PassContext(opt_level=3), target:
+        planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
+        kernels = KernelTable(lowered.kernels)
+        metadata = _metadata(module, target, executor, threads, kernels, account(planned))
+        ready = machine_pipeline()(_with_metadata(planned, metadata))
+    return Program(ready, target), metadata
+
+
+def _build_naive(module, target, threads: int) -> tuple[StockProgram, Metadata]:
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
-    program = StockProgram(_with_metadata(module, metadata), target)
-    return Library(program.executable, metadata, lambda: program)
+    return StockProgram(_with_metadata(module, metadata), target), metadata
+
+
+def _through_cache(key: str, build: Callable, threads: int) -> Library:
+    """The library of an entry; made now if there is none, or none that loads."""
+    # What an entry no longer tells, source() and export(), is compiled when it is asked for.
+    found = compiled.find(key)
+    if found:
+        try:
+            return load(found).rebound(threads, functools.cache(lambda: build()[0]))
+        except ModelError:
+            compiled.discard(found)
+    program, metadata = build()
+    path = compiled.store(key, program.export)
+    if path is None:
+        return Library(program.executable, metadata, lambda: program)
+    return load(path).rebound(threads, lambda: program)
 
 
 def _check_executor(executor: str) -> None:

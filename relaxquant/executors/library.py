@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 
@@ -76,6 +76,10 @@ class Library:
         self._machine = relax.VirtualMachine(executable, tvm.cpu())
         self._main = self._machine["main"]
         self._buffers: dict[tuple, list] = {}
+
+    def rebound(self, threads: int, program: Callable[[], Program | StockProgram]) -> Library:
+        """The same machine code with other threads, and the program it was made from."""
+        return Library(self._executable, replace(self.metadata, threads=threads), program)
 
     @property
     def kernels(self) -> KernelTable:

@@ -36,7 +36,7 @@ class Program:
     Parameters
     ----------
     module : tvm.IRModule
-        Relax after `pipelines.lowered_pipeline`, and the PrimFuncs it calls.
+        Relax after `pipelines.machine_pipeline`, and the PrimFuncs it calls.
     target : tvm.target.Target
         An llvm target.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import tvm
 
 from .. import target as targets
+from ..cachefolder import cache_dir
 from ..errors import InputError, TargetError
 from ..executors import threads as pool
 from ..executors.build import bind_batch
@@ -102,8 +103,6 @@ def _check_runs_here(isa: InstructionSet) -> None:
 
 def default_path(setting: Setting) -> Path:
     """The file in the cache folder for a target and thread count."""
-    from ..zoo.cache import cache_dir
-
     name = re.sub(r"\W+", "_", f"{setting.target} {setting.isa} {setting.threads}")
     return cache_dir() / "tuned" / f"{name}.json"
 
