@@ -18,8 +18,15 @@ class Preference:
     reason: str
 
 
+def in_nhwc(spec: ConvSpec, _isa: InstructionSet) -> bool:
+    """Whether the network is in NHWC, because a schedule was asked for that is."""
+    return spec.out.nhwc
+
+
 # Asked from the top; a schedule that does not apply to the layer after all is passed over.
 PREFERENCES: tuple[Preference, ...] = (
+    Preference("nhwc_quantized_interleaved", in_nhwc, "the network is in NHWC"),
+    Preference("nhwc_spatial_pack", in_nhwc, "the network is in NHWC"),
     Preference("nchw_spatial_pack", lambda spec, isa: True, "direct convolution"),
     Preference("reference", lambda spec, isa: True, "no vector schedule takes such groups"),
 )

@@ -8,7 +8,9 @@ from .spec import ConvSpec
 from .tir import ceildiv
 
 
-def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndarray:
+def pack_conv(
+    spec: ConvSpec, weight: np.ndarray, tile_channels: int, taps: int | None = None
+) -> np.ndarray:
     """Weights of a convolution, one contiguous stream for each tile of output channels.
 
     Parameters
@@ -19,15 +21,16 @@ def pack_conv(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
         (O, I / groups, KH, KW), int8 or float32.
     tile_channels : int
         Output channels of a register tile, a divisor of the padded output channels.
+    taps : int, optional
+        Input channels that lie side by side, those of one step. Default: the four of a dot product
+        for int8, 1 for fp32.
 
     Returns
     -------
     numpy.ndarray
-        (O tiles, I blocks, KH, KW, steps, tile_channels * taps) with 4 taps a step for int8 (the
-        four input channels of one dot product lie side by side) and 1 for fp32. Padded channels
-        are zero.
+        (O tiles, I blocks, KH, KW, steps, tile_channels * taps). Padded channels are zero.
     """
-    taps = 4 if spec.precision == "int8" else 1
+    taps = taps or (4 if spec.precision == "int8" else 1)
     block = spec.data.block
     out_channels, in_channels, kh, kw = weight.shape
     tiles = spec.out.padded_channels // tile_channels

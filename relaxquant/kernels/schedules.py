@@ -5,12 +5,29 @@ name                       precision  what it is
 ========================== ========== ===========================================================
 nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise in a file of
                                       its own under the same name
+nchw_simd                  int8       direct convolution in plain vector arithmetic
+nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
+nhwc_quantized_interleaved int8       im2col and a GEMM on interleaved panels of NHWC
 reference                  fp32 int8  scalar loops, takes every layer
 ========================== ========== ===========================================================
 
 Which of them a layer gets is said in `choose`.
 """
 
-from . import conv2d_nchw_spatial_pack, conv2d_reference, depthwise_nchw_spatial_pack
+from . import (
+    conv2d_nchw_simd,
+    conv2d_nchw_spatial_pack,
+    conv2d_nhwc_quantized_interleaved,
+    conv2d_nhwc_spatial_pack,
+    conv2d_reference,
+    depthwise_nchw_spatial_pack,
+)
 
-__all__ = ["conv2d_nchw_spatial_pack", "conv2d_reference", "depthwise_nchw_spatial_pack"]
+__all__ = [
+    "conv2d_nchw_simd",
+    "conv2d_nchw_spatial_pack",
+    "conv2d_nhwc_quantized_interleaved",
+    "conv2d_nhwc_spatial_pack",
+    "conv2d_reference",
+    "depthwise_nchw_spatial_pack",
+]

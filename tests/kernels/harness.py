@@ -131,6 +131,12 @@ def random_tensor(rng, spec: TensorSpec, batch: int) -> np.ndarray:
     return values
 
 
+def as_nhwc(spec: TensorSpec) -> TensorSpec:
+    """The tensor in NHWC; plain images and images of four channels stay as they are."""
+    block = spec.block if spec.block < 16 else -(-spec.channels // 16) * 16
+    return replace(spec, block=block, nhwc=True)
+
+
 def conv_layer(
     *,
     batch: int = 1,
@@ -144,6 +150,7 @@ def conv_layer(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
     block: int = 16,
+    nhwc: bool = False,
     dtype: str = "uint8",
     zero_point: int = 0,
     out_dtype: str = "uint8",
@@ -160,6 +167,8 @@ def conv_layer(
     data = TensorSpec(channels, *size, dtype, block, zero_point if dtype == "uint8" else 0)
     out_zero_point = out_zero_point if out_dtype == "uint8" else 0
     out = TensorSpec(out_channels, *window.output_size(*size), out_dtype, 16, out_zero_point)
+    if nhwc:
+        data, out = as_nhwc(data), as_nhwc(out)
     extra = None
     if residual:
         residual_zero_point = residual_zero_point if residual == "uint8" else 0

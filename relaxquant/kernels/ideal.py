@@ -1,0 +1,84 @@
+"""The ideal speedup of a schedule: what its instructions could do if nothing else took time.
+
+Defined as the multiply-accumulates (MACs) that an instruction of the schedule's inner loop does,
+over the one of a scalar fp32 multiply-add. It follows from the lanes of a vector and from the
+number of instructions that a vector of accumulators takes for one step; both are properties of the
+`InstructionSet`. Loads, broadcasts, the epilogue and the memory are left out, and every
+instruction is taken to cost the same: the part of it that is reached says what those cost.
+
+The study's Table 2 (arXiv 2308.10905) has such a column, 16x or 4x, and does not say how it is
+computed. These are the 8-bit and the 32-bit elements of a 128-bit register; its 16x for fp32 in
+NCHW is not explained by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import InputError
+from .intrinsics import InstructionSet
+from .registry import SCHEDULES, check_schedule
+
+Rate = Callable[[InstructionSet, str, int], float]
+
+
+def ideal_speedup(
+    schedule: str, isa: InstructionSet, precision: str, weight_max: int = 64
+) -> float:
+    """MACs for each instruction of a schedule's inner loop.
+
+    Parameters
+    ----------
+    schedule : str
+        Name in the schedule table.
+    isa : InstructionSet
+        Lanes, and the cost of the dot product.
+    precision : str
+        ``"fp32"`` or ``"int8"``.
+    weight_max : int
+        Largest magnitude of int8 weights, which decides on the dot product that is exact for all
+        weights up to it. 64 is what `relaxquant.quantize` keeps to where ranges are reduced.
+
+    Raises
+    ------
+    InputError
+        If no schedule has that name, or not in that precision, or none is defined for it.
+    """
+    check_schedule(schedule)
+    if schedule not in RATES:
+        raise InputError(
+            f"schedule {schedule!r} has no ideal speedup (those that have: {', '.join(RATES)})"
+        )
+    if not any(row.name == schedule and precision in row.precisions for row in SCHEDULES):
+        raise InputError(f"schedule {schedule!r} is not for precision {precision!r}")
+    return RATES[schedule](isa, precision, weight_max)
+
+
+def _vectors(isa: InstructionSet, precision: str, weight_max: int) -> float:
+    """fp32: a multiply-add in every lane. int8: four MACs a lane, over the dot product's cost."""
+    if precision == "fp32":
+        return float(isa.lanes)
+    weights = np.full((1, 4), weight_max, np.int8)
+    return 4 * isa.lanes / isa.dot_for(weights).cost
+
+
+def _widened(isa: InstructionSet, _precision: str, _weight_max: int) -> float:
+    """One MAC a lane, in a multiplication and an addition, or both in one instruction."""
+    fused = isa.features & {"avx512vnni", "avxvnni", "neon"}  # vpdpwssd, mla
+    return isa.lanes / (1 if fused else 2)
+
+
+def _scalar(_isa: InstructionSet, _precision: str, _weight_max: int) -> float:
+    return 1.0
+
+
+# An algorithm that needs fewer multiplications has a rate multiplied by how many fewer.
+RATES: dict[str, Rate] = {
+    "nchw_spatial_pack": _vectors,
+    "nchw_simd": _widened,
+    "nhwc_spatial_pack": _vectors,
+    "nhwc_quantized_interleaved": _vectors,
+    "reference": _scalar,
+}
