@@ -7,13 +7,14 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-NEEDS := $(wildcard env/*.txt) pyproject.toml
+PEERS := $(VENV)/.stamp-peers
+NEEDS := env/requirements.txt env/requirements-dev.txt pyproject.toml
 # Installed by itself first: pip then finds the pin satisfied and never weighs other builds of it.
 TORCH := $(shell sed -n 's/^\(torch==[^ #]*\).*/\1/p' env/requirements.txt)
 MODERN := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab lint clean
+.PHONY: help env peers run bench test lab lint clean
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=python3.11] [ARGS='...']"
@@ -22,8 +23,13 @@ help:  ## list the targets
 
 env: $(STAMP)  ## make .venv from env/requirements-dev.txt
 
+peers: $(PEERS)  ## add the frameworks that ours is measured against
+
 run: $(STAMP)  ## run all notebooks, quick profile; ARGS='03 -p batch 8 --profile full'
 	$(BIN)/python -m workbook run $(ARGS)
+
+bench: $(PEERS)  ## time ours against other frameworks; ARGS='--models resnet18 --threads 1'
+	$(BIN)/python -m workbook bench $(ARGS)
 
 test: $(STAMP)  ## run the tests; ARGS='tests/workbook -x'
 	$(BIN)/python -m pytest $(ARGS)
@@ -51,4 +57,10 @@ $(STAMP): $(NEEDS)
 	$(BIN)/python -m pip install --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --disable-pip-version-check -r env/requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Constrained by the pins of the environment, which the peers must not move.
+$(PEERS): $(STAMP) env/requirements-peers.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c env/requirements.txt \
+	  -r env/requirements-peers.txt
 	@touch $@

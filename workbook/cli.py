@@ -1,4 +1,4 @@
-"""The command line: ``python -m workbook run | list | report``."""
+"""The command line: ``python -m workbook run | list | report | bench``."""
 
 from __future__ import annotations
 
@@ -96,6 +96,41 @@ def report(run: str) -> None:
     from workbook.report import build
 
     click.echo(f"Report: {paths.relative(build(_folder(run)))}")
+
+
+def _listed(kind: type) -> Callable[..., tuple]:
+    """Return a callback that splits ``a,b`` into values of a kind."""
+
+    def split(context: click.Context, option: click.Parameter, text: str) -> tuple:
+        words = [word.strip() for word in (text or "").split(",") if word.strip()]
+        try:
+            return tuple(kind(word) for word in words)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no list of whole numbers") from None
+
+    return split
+
+
+@main.command()
+@click.option("--models", callback=_listed(str), metavar="A,B", help="Networks of the zoo.")
+@click.option("--batch", callback=_listed(int), metavar="1,8", help="Images in one inference.")
+@click.option("--threads", callback=_listed(int), metavar="1,2", help="Threads of every framework.")
+@click.option("--peers", callback=_listed(str), metavar="A,B", help="Frameworks beside ours.")
+@click.option("--rounds", type=int, default=12, show_default=True, help="Interleaved rounds.")
+@click.option("--target", default="native", show_default=True, help="CPU ours is compiled for.")
+@click.option("--isa", default="", metavar="avx2", help="Keep ours and OpenVINO to these.")
+@click.option("--weights", default="", help="As for relaxquant.zoo.load_model.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder. [outputs/<UTC time>-bench]",
+)
+@_plain_errors
+def bench(batch: tuple[int, ...], **options: Any) -> None:
+    """Time ours against other frameworks: one table, and one CSV in the run's folder."""
+    from workbook.bench import Request, run
+
+    run(Request(batches=batch, **options), Console())
 
 
 def _folder(run: str) -> Path:

@@ -60,6 +60,8 @@ def interleaved(
     check: Callable[[str, Any], Any] | None = None,
     allow_few_rounds: bool = False,
     clock: Callable[[], int] = time.perf_counter_ns,
+    pause_s: float = 0.0,
+    lost: Callable[[str, Exception], Any] | None = None,
 ) -> Timings:
     """Time variants against one another, interleaved.
 
@@ -73,7 +75,9 @@ def interleaved(
     Parameters
     ----------
     variants : mapping of str to callable
-        Functions of no argument. Threads must be fixed, and equal, before they are built.
+        Functions of no argument. Threads must be fixed, and equal, before they are built. One that
+        has a method ``elapsed_ns(calls)`` is timed by that, not by `clock`: it runs elsewhere, in
+        a process of its own say, and keeps the time there.
     rounds : int
         Samples a variant, at least 10 unless `allow_few_rounds`.
     warmup : "stable" or int
@@ -92,6 +96,12 @@ def interleaved(
         Allow fewer than 10 rounds; below 6, ratios have no 95 percent interval.
     clock : callable
         Nanoseconds as int; replaced in tests.
+    pause_s : float
+        Rest before a variant's turn, seconds: threads of the one before it may still spin.
+    lost : callable, optional
+        `lost(name, error)` is told of a variant that raised; it drops out and the others go on,
+        so that the result holds only those that came through. Without it the exception ends the
+        run.
 
     Returns
     -------
@@ -104,18 +114,21 @@ def interleaved(
         No variants, a variant that cannot be called, too few rounds, a bad `warmup` or
         `min_sample_s`, or an output that `check` returned False for.
     Exception
-        What a variant or `check` raises comes through, with a note naming the variant.
+        What a variant or `check` raises comes through, with a note naming the variant, unless
+        `lost` takes it.
     """
     _check_arguments(variants, rounds, warmup, min_sample_s, allow_few_rounds)
-    _check_outputs(variants, check)
-    sampler = _Sampler(clock, int(min_sample_s * 1e9))
+    field = _Field(variants, lost)
+    _check_outputs(field, check)
+    sampler = _Sampler(clock, int(min_sample_s * 1e9), pause_s)
     with progress_bar("timing", len(variants) * (1 + rounds), progress) as step:
         warmed, calls = {}, {}
-        for name, function in variants.items():
-            with _naming(name, "warming up"):
-                warmed[name], calls[name] = sampler.warm_up(function, warmup)
+        for name in variants:
+            with field.turn(name, "warming up") as function:
+                if function is not None:
+                    warmed[name], calls[name] = sampler.warm_up(function, warmup)
             step()
-        return _rounds(variants, rounds, seed, sampler, warmed, calls, step)
+        return _rounds(field, rounds, seed, sampler, warmed, calls, step)
 
 
 def aa_control(name: str, build: Callable[[], Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
@@ -139,20 +152,46 @@ def aa_control(name: str, build: Callable[[], Callable[[], Any]]) -> dict[str, C
     return {name: build(), name + AA_SUFFIX: build()}
 
 
-def _rounds(variants, rounds, seed, sampler, warmed, calls, step) -> Timings:
+class _Field:
+    """The variants still in the run."""
+
+    def __init__(self, variants: Mapping[str, Callable[[], Any]], lost: Callable | None):
+        self.variants, self._lost = dict(variants), lost
+
+    @contextmanager
+    def turn(self, name: str, doing: str):
+        """Yield the variant's function, None if it has dropped out; take what it raises."""
+        try:
+            yield self.variants.get(name)
+        except Exception as error:
+            error.add_note(f"while {doing} variant {name!r}")
+            if self._lost is None:
+                raise
+            del self.variants[name]
+            self._lost(name, error)
+
+
+def _rounds(field, rounds, seed, sampler, warmed, calls, step) -> Timings:
     rng = np.random.default_rng(seed)
-    names = list(variants)
+    names = list(field.variants)
     samples = {name: np.empty(rounds) for name in names}
     order = []
     gc.collect()
     for index in range(rounds):
         turn = tuple(names[i] for i in rng.permutation(len(names)))
         for name in turn:
-            with _naming(name, f"timing round {index + 1}"):
-                samples[name][index] = sampler.sample(variants[name], calls[name])
+            with field.turn(name, f"timing round {index + 1}") as function:
+                if function is not None:
+                    samples[name][index] = sampler.sample(function, calls[name])
             step()
         order.append(turn)
-    return Timings(samples, {name: c.inner for name, c in calls.items()}, warmed, tuple(order))
+    kept = list(field.variants)
+    return Timings(
+        {name: samples[name] for name in kept},
+        {name: calls[name].inner for name in kept},
+        {name: warmed[name] for name in kept},
+        tuple(tuple(name for name in turn if name in kept) for turn in order),
+    )
 
 
 @dataclass(frozen=True)
@@ -166,18 +205,21 @@ class _Calls:
 class _Sampler:
     """Takes samples with a clock: the only place where time is read."""
 
-    def __init__(self, clock: Callable[[], int], min_sample_ns: int):
+    def __init__(self, clock: Callable[[], int], min_sample_ns: int, pause_s: float = 0.0):
         self._clock = clock
         self._min_sample_ns = min_sample_ns
+        self._pause_s = pause_s
 
     def sample(self, function: Callable[[], Any], calls: _Calls) -> float:
         """Seconds a call."""
+        self._rest()
         if calls.lead_in:
             function()
         return self._elapsed_ns(function, calls.inner) / calls.inner / 1e9
 
     def warm_up(self, function: Callable[[], Any], warmup: str | int) -> tuple[Warmup, _Calls]:
         """Warm a variant up, and settle how it is called from then on."""
+        self._rest()
         counted = 0 if isinstance(warmup, str) else int(warmup)
         for _ in range(counted):
             function()
@@ -201,7 +243,13 @@ class _Sampler:
         wanted = math.ceil(_INNER_MARGIN * inner * self._min_sample_ns / max(elapsed_ns, 1))
         return min(wanted, 10 * inner)
 
+    def _rest(self) -> None:
+        if self._pause_s:
+            time.sleep(self._pause_s)
+
     def _elapsed_ns(self, function: Callable[[], Any], inner: int) -> int:
+        if hasattr(function, "elapsed_ns"):
+            return function.elapsed_ns(inner)
         repeat = range(inner)
         with _collector_off():
             start = self._clock()
@@ -228,18 +276,9 @@ def _collector_off():
             gc.enable()
 
 
-@contextmanager
-def _naming(name: str, doing: str):
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"while {doing} variant {name!r}")
-        raise
-
-
-def _check_outputs(variants, check) -> None:
-    for name, function in variants.items():
-        with _naming(name, "checking the output of"):
+def _check_outputs(field: _Field, check) -> None:
+    for name in list(field.variants):
+        with field.turn(name, "checking the output of") as function:
             output = function()
             verdict = check(name, output) if check is not None else None
             if isinstance(verdict, (bool, np.bool_)) and not verdict:

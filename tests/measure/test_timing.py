@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 
 import numpy as np
 import pytest
@@ -206,3 +207,36 @@ def test_bad_input_gets_one_clear_error(clock, arguments, message):
 def test_few_rounds_must_be_allowed(clock):
     timings = interleaved({"a": clock.variant(30)}, rounds=3, allow_few_rounds=True, clock=clock)
     assert timings.rounds == 3
+
+
+class Elsewhere:
+    """A variant that keeps its own time, and may die at its n-th call."""
+
+    def __init__(self, ns, dies_at=math.inf):
+        self.ns, self.dies_at, self.calls = ns, dies_at, 0
+
+    def __call__(self):
+        self.elapsed_ns(1)
+
+    def elapsed_ns(self, calls):
+        self.calls += calls
+        if self.calls >= self.dies_at:
+            raise RuntimeError("died")
+        return self.ns * calls
+
+
+def test_a_variant_may_keep_its_own_time():
+    timings = interleaved({"a": Elsewhere(30_000_000), "b": Elsewhere(60_000_000)})
+    assert timings.ratio("a", "b").value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("dies_at", [1, 3, 12])
+def test_a_lost_variant_drops_out_and_the_others_go_on(dies_at):
+    lost = {}
+    variants = {"a": Elsewhere(30_000_000), "b": Elsewhere(60_000_000, dies_at)}
+    timings = interleaved(variants, lost=lost.__setitem__)
+    assert timings.names == ["a"]
+    assert timings.rounds == len(timings.order) == 10
+    assert {name for turn in timings.order for name in turn} == {"a"}
+    assert str(lost["b"]) == "died"
+    assert variants["b"].calls == dies_at

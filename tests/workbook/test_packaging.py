@@ -21,8 +21,9 @@ ROOT = paths.root()
 
 
 def pins():
-    """Return name -> version of env/requirements.txt."""
-    lines = (ROOT / "env" / "requirements.txt").read_text().splitlines()
+    """Return name -> version of env/requirements.txt and env/requirements-peers.txt."""
+    files = [ROOT / "env" / f"requirements{kind}.txt" for kind in ("", "-peers")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
     wanted = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
     return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in wanted}
 
@@ -89,7 +90,7 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 @needs_make
 def test_make_alone_lists_the_targets():
     listed = make().stdout
-    for target in ("help", "env", "run", "test", "lab", "lint", "clean"):
+    for target in ("help", "env", "peers", "run", "bench", "test", "lab", "lint", "clean"):
         assert re.search(rf"^  {target} +\S", listed, re.M), target
 
 
