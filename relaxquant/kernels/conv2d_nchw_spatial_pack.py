@@ -23,8 +23,6 @@ USENIX ATC 2019. Here the border is cut out of the loops instead of padded in me
 
 from __future__ import annotations
 
-from math import gcd
-
 import tvm
 
 from ..errors import InputError
@@ -41,12 +39,12 @@ from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 NAME = "nchw_spatial_pack"
 # Most steps of a block of input channels in one piece of straight code: this many keep the loop's
 # own cost away and the code small.
-STEPS = 4
+STEPS = 6
 
 
 def applies(spec: ConvSpec) -> bool:
     """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
-    if spec.precision == "int8" and spec.data.block % 4:
+    if spec.precision == "int8" and (spec.data.block % 4 or spec.data.halo):
         return False
     if spec.groups == 1:
         return True
@@ -60,7 +58,12 @@ def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Do
     if spec.precision != "int8":
         return None
     block = spec.data.block
-    return isa.dot_for(channel_quads(weights.weight, block), steps=gcd(block // 4, STEPS))
+    return isa.dot_for(channel_quads(weights.weight, block), steps=straight_steps(block // 4))
+
+
+def straight_steps(steps: int) -> int:
+    """Steps that become straight code, a divisor of all of them."""
+    return next(count for count in range(STEPS, 0, -1) if steps % count == 0)
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
@@ -123,10 +126,10 @@ def build(
             f"{tile.vectors} vectors of {isa.lanes} channels do not divide the {channels} output "
             "channels of a group: take a divisor, or the tile that choose_tile gives"
         )
-    return prim_func(lambda: _Conv2d(spec, isa, dot, tile).emit())
+    return prim_func(lambda: DirectConv2d(spec, isa, dot, tile).emit())
 
 
-class _Conv2d:
+class DirectConv2d:
     """Emits one convolution; the methods follow the loop nest from outside in."""
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile):
@@ -136,11 +139,12 @@ class _Conv2d:
         self.out_tiles = spec.out.padded_channels // self.tile_channels
         self.group_blocks = spec.data.blocks // spec.groups
         self.taps = 4 if dot else 1
+        self.kernel = spec.window.kernel
         self.steps = spec.data.block // self.taps
         self.prefetch = self._prefetch()
 
     def _prefetch(self) -> WeightPrefetch:
-        taps = self.spec.window.kernel[0] * self.spec.window.kernel[1] * self.spec.data.block
+        taps = self.kernel[0] * self.kernel[1] * self.steps * self.taps
         size = taps * self.group_blocks * self.tile_channels * (1 if self.dot else 4)
         return WeightPrefetch(size, self.spec.out.height * self.rows.count * self.group_blocks)
 
@@ -149,7 +153,7 @@ class _Conv2d:
         spec = self.spec
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
-        kernel = (self.out_tiles, self.group_blocks, *spec.window.kernel, self.steps)
+        kernel = (self.out_tiles, self.group_blocks, *self.kernel, self.steps)
         weight_dtype = "int8" if self.dot else "float32"
         self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), weight_dtype)
         if spec.pads_with_zero_point:
@@ -194,7 +198,7 @@ class _Conv2d:
             self._set(i, j, self._get(i, j) + extra)
 
     def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
-        unrolled = gcd(self.steps, STEPS)
+        unrolled = straight_steps(self.steps)
         chain = min(self.dot.chain, unrolled) if self.dot else 1
         with T.serial(self.steps // unrolled) as outer:
             for inner in range(0, unrolled, chain):

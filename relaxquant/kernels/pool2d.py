@@ -1,4 +1,4 @@
-"""Max and average pooling on NCHW16c and NHWC, fp32 and uint8: memory-bound, one vector at a time.
+"""Max and average pooling on NCHW16c and NHWC, fp32 and uint8: a few vectors at a time.
 
 Global average pooling is average pooling with a window as large as the image.
 """
@@ -15,6 +15,8 @@ from .requantize import from_float
 from .row_tiles import RowTiles
 from .spec import TensorSpec, Window
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, splat, store
+
+PIXELS = 4  # in a register tile: enough sums in flight to hide their latency
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ def build(spec: PoolSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 class _Pool:
     def __init__(self, spec: PoolSpec, isa: InstructionSet):
         self.spec, self.isa = spec, isa
-        self.rows = RowTiles(spec.data, spec.out, spec.window, 1)
+        self.rows = RowTiles(spec.data, spec.out, spec.window, PIXELS)
         integer_average = spec.kind == "avg" and spec.data.dtype == "uint8"
         self.dtype = "int32" if integer_average else spec.data.dtype
+        # A maximum of bytes needs no wider lanes on the way.
+        self.lanes = BLOCK if self.dtype == "uint8" else isa.lanes
 
     def emit(self) -> None:
-        spec, lanes = self.spec, self.isa.lanes
+        spec, lanes = self.spec, self.lanes
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         if spec.kind == "avg":
@@ -77,53 +81,60 @@ class _Pool:
         with T.parallel(batch * blocks * height) as task:
             self.n, block = task // (blocks * height), task // height % blocks
             self.oh = task % height
-            with T.serial(spec.out.width) as ow, T.unroll(BLOCK // lanes) as vector:
-                self._emit_pixel(ow, block * BLOCK + vector * lanes)
+            with T.serial(BLOCK // lanes) as vector:
+                self.channel = block * BLOCK + vector * lanes
+                self.rows.emit(self._emit_tile)
 
-    def _emit_pixel(self, ow, channel) -> None:
-        window, lanes = self.spec.window, self.isa.lanes
-        acc = local(lanes, self.dtype)
-        whole = [lanes_at(0, lanes)]
-        store(acc, whole, self._start())
-        row_low, row_high = self.rows.kernel_rows(self.oh)
-        column_low, column_high = self._kernel_columns(ow)
-        with T.serial(row_low, row_high) as kh, T.serial(column_low, column_high) as kw:
-            ih = self.oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
-            iw = ow * window.strides[1] - window.padding[1] + kw * window.dilation[1]
-            at = self.spec.data.vector_at(self.n, channel, ih, iw, lanes)
-            store(acc, whole, self._combine(acc[whole[0]], self.data[tuple(at)]))
-        count = (row_high - row_low) * (column_high - column_low)
-        at = self.spec.out.vector_at(self.n, channel, self.oh, ow, lanes)
-        store(self.output, at, self._finish(acc[whole[0]], count))
+    def _emit_tile(self, start, width: int, edge: int | None) -> None:
+        self.start = start
+        self.acc = [local(self.lanes, self.dtype) for _ in range(width)]
+        for acc in self.acc:
+            store(acc, [self._whole()], self._first_value())
+        self.rows.taps(self.oh, width, edge, self._emit_tap)
+        for i in range(width):
+            at = self.spec.out.vector_at(self.n, self.channel, self.oh, start + i, self.lanes)
+            value = self._finish(self.acc[i][self._whole()], self._taps_of(i, width, edge))
+            store(self.output, at, value)
 
-    def _start(self):
+    def _emit_tap(self, kh, kw, first: int, last: int) -> None:
+        window = self.spec.window
+        ih = self.oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
+        for i in range(first, last):
+            column = (self.start + i) * window.strides[1] - window.padding[1]
+            iw = column + kw * window.dilation[1]
+            at = self.spec.data.vector_at(self.n, self.channel, ih, iw, self.lanes)
+            value = self._combine(self.acc[i][self._whole()], self.data[tuple(at)])
+            store(self.acc[i], [self._whole()], value)
+
+    def _whole(self):
+        return lanes_at(0, self.lanes)
+
+    def _first_value(self):
         lowest = float(np.finfo(np.float32).min) if self.dtype == "float32" else 0
         start = lowest if self.spec.kind == "max" else 0
-        return splat(start, self.dtype, self.isa.lanes)
+        return splat(start, self.dtype, self.lanes)
 
     def _combine(self, acc, x):
         if self.spec.kind == "max":
             return T.max(acc, x)
-        return acc + T.cast(x, f"{self.dtype}x{self.isa.lanes}")
+        return acc + T.cast(x, f"{self.dtype}x{self.lanes}")
+
+    def _taps_of(self, pixel: int, width: int, edge: int | None):
+        """Taps of a pixel of a tile that are inside the image."""
+        low, high = self.rows.kernel_rows(self.oh)
+        columns = self.spec.window.kernel[1]
+        if edge is not None:
+            valid = [self.rows.valid(edge, width, kw) for kw in range(columns)]
+            columns = sum(first <= pixel < last for first, last in valid)
+        return (high - low) * columns
 
     def _finish(self, acc, count):
         if self.spec.kind == "max":
             return acc
-        spec, lanes = self.spec, self.isa.lanes
+        spec, lanes = self.spec, self.lanes
         if spec.data.zero_point:
             acc = acc - T.broadcast(T.cast(count * spec.data.zero_point, self.dtype), lanes)
         divisor = np.prod(spec.window.kernel).item() if spec.count_include_pad else count
         scale = self.bounds[2] / T.cast(divisor, "float32")
         value = T.cast(acc, f"float32x{lanes}") * T.broadcast(scale, lanes)
         return from_float(value, self.bounds[0], self.bounds[1], spec.out, self.isa)
-
-    def _kernel_columns(self, ow) -> tuple:
-        """As `RowTiles.kernel_rows`, along the width, for a column known only at run time."""
-        window = self.spec.window
-        _, left, _, right = window.padding
-        if left == right == 0:
-            return 0, window.kernel[1]
-        step, origin = window.dilation[1], ow * window.strides[1]
-        low = T.max(left - origin, 0)
-        high = T.max(self.spec.data.width + left - origin, 0)
-        return (low + (step - 1)) // step, T.min((high + (step - 1)) // step, window.kernel[1])

@@ -3,8 +3,8 @@
 ========================== ========== ===========================================================
 name                       precision  what it is
 ========================== ========== ===========================================================
-nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise in a file of
-                                      its own under the same name
+nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise, and the
+                                      first layer in int8, in files of their own
 nchw_simd                  int8       direct convolution in plain vector arithmetic
 nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
 nhwc_quantized_interleaved int8       im2col and a GEMM on interleaved panels of NHWC
@@ -21,6 +21,7 @@ from . import (
     conv2d_nhwc_spatial_pack,
     conv2d_reference,
     depthwise_nchw_spatial_pack,
+    image_nchw_spatial_pack,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",
     "depthwise_nchw_spatial_pack",
+    "image_nchw_spatial_pack",
 ]

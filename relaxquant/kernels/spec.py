@@ -32,6 +32,9 @@ class TensorSpec:
     nhwc : bool
         Whether the tensor is called NHWC. Only the name depends on it: NHWC *is* NCHW[x]c with one
         block, and up to 16 channels lie in memory as in NCHW16c.
+    halo : tuple of int, optional
+        Rows and columns of zero points that lie around the image in memory: top, left, bottom,
+        right. Only images for `image_nchw_spatial_pack` have one; their block is all channels.
     """
 
     channels: int
@@ -42,6 +45,7 @@ class TensorSpec:
     zero_point: int = 0
     rank: int = 4
     nhwc: bool = False
+    halo: tuple[int, int, int, int] | None = None
 
     @property
     def blocks(self) -> int:
@@ -56,18 +60,24 @@ class TensorSpec:
     @property
     def layout(self) -> str:
         """Layout name: ``"NCHW16c"``, ``"NHWC"`` or, where not blocked, ``"NCHW"``."""
+        if self.halo:
+            return "NHWC, padded"
         if self.block == 1:
             return "NCHW"
         return NHWC if self.nhwc else f"NCHW{self.block}c"
 
     def physical_shape(self, batch) -> tuple:
         """Shape in memory: (batch, blocks, H, W, block), or the logical one where not blocked."""
-        if self.block == 1:
+        if self.block == 1 and not self.halo:
             return (batch, self.channels, self.height, self.width)[: self.rank]
-        return (batch, self.blocks, self.height, self.width, self.block)
+        top, left, bottom, right = self.halo or (0, 0, 0, 0)
+        height, width = self.height + top + bottom, self.width + left + right
+        return (batch, self.blocks, height, width, self.block)
 
     def element_at(self, n, channel, h, w) -> list:
         """Index of one element in a buffer of `physical_shape`; all may be TIR expressions."""
+        if self.halo:
+            return [n, 0, h + self.halo[0], w + self.halo[1], channel]
         if self.block == 1:
             return [n, channel, h, w][: self.rank]
         block, inner = self._split(channel)
@@ -148,7 +158,8 @@ class ConvSpec:
     @property
     def pads_with_zero_point(self) -> bool:
         """Whether padded taps must count as the zero point instead of 0."""
-        return self.data.zero_point != 0 and any(self.window.padding)
+        in_memory = self.data.halo is not None
+        return self.data.zero_point != 0 and any(self.window.padding) and not in_memory
 
     @property
     def macs_per_image(self) -> int:

@@ -35,6 +35,8 @@ class Value:
         Channels in the innermost axis, set by `layout.assign`; 1 is plain NCHW.
     nhwc : bool
         Whether that axis holds all channels and the layout is called NHWC.
+    halo : tuple of int, optional
+        Border of zero points around an image in memory, as `TensorSpec` has it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Value:
     zero_point: int = 0
     block: int = 1
     nhwc: bool = False
+    halo: tuple[int, int, int, int] | None = None
 
     @property
     def is_feature_map(self) -> bool:
@@ -63,6 +66,7 @@ class Value:
             zero_point=self.zero_point,
             rank=len(self.shape),
             nhwc=self.nhwc,
+            halo=self.halo,
         )
 
     def same_steps(self, other: Value) -> bool:

@@ -6,6 +6,7 @@ NHWC has one block that holds all channels, so the two differ here in the size o
 
 from __future__ import annotations
 
+from ..kernels.image_nchw_spatial_pack import halo
 from ..kernels.spec import NCHW16C, NHWC
 from ..kernels.tir import BLOCK, ceildiv
 from .graph import Graph, Node, Value
@@ -18,8 +19,8 @@ def assign(graph: Graph, layout: str = NCHW16C) -> None:
 
     The network's inputs and outputs, and what stays with TVM, are float32 in plain NCHW. Everything
     else is in ``layout``, so that two layers that agree have nothing between them. An image of up
-    to four channels goes into the first integer convolution padded to four, and into a float one as
-    it is.
+    to four channels goes into the first integer convolution padded to four channels, or with its
+    border around it where that saves work, and into a float one as it is.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ class _Blocks:
             return 1
         quantizes = node.op in ("quantize", "clip") and node.output.dtype == "uint8"
         if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
-            return QUAD
+            node.output.halo = _common_halo(node.output, readers)
+            return node.output.shape[1] if node.output.halo else QUAD
         return self._whole(node.output)
 
     def requirement(self, node: Node, index: int, value: Value) -> tuple[str, int]:
@@ -80,7 +82,7 @@ class _Blocks:
 
     def _of_conv(self, node: Node, value: Value) -> int:
         if node.integer:
-            return QUAD if value.block == QUAD else self._whole(value)
+            return value.block if value.halo or value.block == QUAD else self._whole(value)
         plain_image = value.block == 1 and value.shape[1] < BLOCK and len(value.shape) == 4
         return 1 if plain_image and node.groups == 1 else self._whole(value)
 
@@ -90,6 +92,12 @@ class _Blocks:
 
 def _takes_quads(reader: Node | None) -> bool:
     return reader is not None and reader.op == "conv2d" and reader.integer and reader.groups == 1
+
+
+def _common_halo(image: Value, readers: list[Node]) -> tuple[int, int, int, int] | None:
+    """The halo that serves all readers of an image, if there is one."""
+    halos = {halo(image.spec, reader.window) for reader in readers}
+    return halos.pop() if len(halos) == 1 else None
 
 
 def _settle_precision(node: Node) -> None:

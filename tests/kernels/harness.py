@@ -13,6 +13,7 @@ import tvm
 
 from relaxquant import target as targets
 from relaxquant.errors import TargetError
+from relaxquant.kernels import image_nchw_spatial_pack as image
 from relaxquant.kernels.intrinsics import InstructionSet, instruction_set
 from relaxquant.kernels.pack import block_channels, unblock_channels
 from relaxquant.kernels.registry import Implementation
@@ -71,6 +72,11 @@ def build(function: tvm.tirx.PrimFunc, target: tvm.target.Target):
 
 def to_memory(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """(N, C, H, W) in the tensor's layout, with anything finite in the padded channels."""
+    if spec.halo:
+        top, left, bottom, right = spec.halo
+        border = ((0, 0), (0, 0), (top, bottom), (left, right), (0, 0))
+        image = block_channels(stored, spec.block)
+        return np.pad(image, border, constant_values=spec.zero_point)
     if spec.block == 1:
         return stored.reshape(spec.physical_shape(len(stored)))
     padding = spec.padded_channels - spec.channels
@@ -151,6 +157,7 @@ def conv_layer(
     groups: int = 1,
     block: int = 16,
     nhwc: bool = False,
+    halo: bool = False,
     dtype: str = "uint8",
     zero_point: int = 0,
     out_dtype: str = "uint8",
@@ -165,6 +172,8 @@ def conv_layer(
     rng = np.random.default_rng(seed)
     window = Window(kernel, strides, padding, dilation)
     data = TensorSpec(channels, *size, dtype, block, zero_point if dtype == "uint8" else 0)
+    if halo:
+        data = replace(data, block=channels, halo=image.halo(data, window))
     out_zero_point = out_zero_point if out_dtype == "uint8" else 0
     out = TensorSpec(out_channels, *window.output_size(*size), out_dtype, 16, out_zero_point)
     if nhwc:

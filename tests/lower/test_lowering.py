@@ -80,7 +80,7 @@ def test_residual_network_is_integer_and_fused():
         ("dense", "int8"),
         ("convert", "fp32"),  # logits out of NCHW16c
     ]
-    assert [r.layout for r in kernels][:3] == ["NCHW", "NCHW4c", "NCHW16c"]
+    assert [r.layout for r in kernels][:3] == ["NCHW", "NHWC, padded", "NCHW16c"]
 
 
 def test_skipped_layers_stay_float_and_are_listed():

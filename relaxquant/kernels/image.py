@@ -1,0 +1,73 @@
+"""A float image in plain NCHW to uint8 pixels, for the first integer convolution.
+
+A vector of pixels at a time: each channel's byte is shifted into the pixel's 32-bit word. In NCHW4c
+the words are stored as they are; in NHWC their used bytes are moved together first.
+"""
+
+from __future__ import annotations
+
+import tvm
+
+from .intrinsics import InstructionSet
+from .requantize import clip_vector
+from .spec import TensorSpec
+from .tir import T, ceildiv, lanes_at, splat, store
+
+
+def is_image(data: TensorSpec, out: TensorSpec, isa: InstructionSet) -> bool:
+    """Whether `image_to_pixels` takes this conversion."""
+    to_pixels = (
+        out.dtype == "uint8" and out.blocks == 1 and (out.block == 4 or out.halo is not None)
+    )
+    from_plain = data.block == 1 and data.dtype == "float32"
+    return to_pixels and from_plain and data.width >= isa.lanes
+
+
+def image_to_pixels(spec, isa: InstructionSet, batch, data, bounds, output) -> None:
+    """Emit the conversion of a `ConvertSpec` that `is_image` accepts."""
+    lanes, height, width, block = isa.lanes, spec.data.height, spec.data.width, spec.out.block
+    with (
+        T.parallel(batch * height) as task,
+        T.serial(ceildiv(width, lanes)) as step,
+    ):
+        n, h = task // height, task % height
+        # The last vector of a row is moved back to end with the row: some pixels twice, none lost.
+        first = T.min(step * lanes, width - lanes)
+        word = splat(0, "int32", lanes)
+        for c in range(spec.data.channels):
+            value = data[n, c, h, lanes_at(first, lanes)] * T.broadcast(bounds[2], lanes)
+            byte = isa.round_to_int(clip_vector(value, bounds[0], bounds[1], lanes))
+            byte = byte + splat(spec.out.zero_point, "int32", lanes)
+            word = T.bitwise_or(word, T.shift_left(byte, splat(8 * c, "int32", lanes)))
+        # The index may run past the pixel's own channels: pixels lie one after the other.
+        *pixel, _ = spec.out.element_at(n, 0, h, first)
+        store(output, [*pixel, lanes_at(0, block * lanes)], _used_bytes(word, block, lanes))
+
+
+def _used_bytes(word, block: int, lanes: int):
+    """The first ``block`` bytes of every word, one after the other."""
+    pixels = T.reinterpret(f"uint8x{4 * lanes}", word)
+    if block == 4:
+        return pixels
+    used = [4 * pixel + c for pixel in range(lanes) for c in range(block)]
+    return tvm.tirx.Shuffle([pixels], [T.int32(at) for at in used])
+
+
+def fill_halo(out: TensorSpec, batch, output) -> None:
+    """Emit the writing of zero points around an image; see `TensorSpec.halo`."""
+    _, _, rows, columns, block = out.physical_shape(batch)
+    top, left, _, right = out.halo
+    zero_point = tvm.tirx.const(out.zero_point, out.dtype)
+    with T.parallel(batch * rows) as task:
+        n, row = task // rows, task % rows
+
+        def fill(first: int, count: int) -> None:
+            with T.serial(count) as column, T.serial(block) as c:
+                store(output, [n, 0, row, first + column, c], zero_point)
+
+        with T.If(T.Or(row < top, row >= top + out.height)):
+            with T.Then():
+                fill(0, columns)
+            with T.Else():
+                fill(0, left)
+                fill(columns - right, right)
