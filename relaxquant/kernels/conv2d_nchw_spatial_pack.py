@@ -26,9 +26,10 @@ from __future__ import annotations
 import tvm
 
 from ..errors import InputError
+from .dot_choice import choose_dots, dot_for_all, straight_steps
 from .epilogue import Epilogue, conv_arguments
 from .intrinsics import DotProduct, InstructionSet
-from .pack import border_correction, channel_quads, pack_conv
+from .pack import border_correction, pack_conv
 from .prefetch import WeightPrefetch
 from .registry import Implementation, register
 from .row_tiles import RowTiles
@@ -37,9 +38,6 @@ from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "nchw_spatial_pack"
-# Most steps of a block of input channels in one piece of straight code: this many keep the loop's
-# own cost away and the code small.
-STEPS = 6
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -53,22 +51,9 @@ def applies(spec: ConvSpec) -> bool:
     return in_group % spec.data.block == 0 and out_group % spec.out.block == 0
 
 
-def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct | None:
-    """The fastest dot product that is exact for the layer's weights; None for fp32."""
-    if spec.precision != "int8":
-        return None
-    block = spec.data.block
-    return isa.dot_for(channel_quads(weights.weight, block), steps=straight_steps(block // 4))
-
-
-def straight_steps(steps: int) -> int:
-    """Steps that become straight code, a divisor of all of them."""
-    return next(count for count in range(STEPS, 0, -1) if steps % count == 0)
-
-
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
     """Register tiles worth timing, the most promising first."""
-    return ranked_tiles(spec, isa, dot_product(spec, weights, isa))
+    return ranked_tiles(spec, isa, dot_for_all(spec, weights, isa))
 
 
 @register(NAME, tiles=tiles)
@@ -78,23 +63,30 @@ def spatial_pack(
     """Direct convolution, register tiles of output channels by pixels."""
     if not applies(spec):
         return None
-    dot = dot_product(spec, weights, isa)
+    dot = dot_for_all(spec, weights, isa)
     tile = tile or choose_tile(spec, isa, dot)
     packed = [pack_conv(spec, weights.weight, tile.vectors * isa.lanes)]
+    dots = choose_dots(spec, dot, isa, packed[0])
+    if dots.often:
+        packed.append(dots.proven)
     if spec.pads_with_zero_point:
         packed.append(border_correction(spec, weights.weight))
     return Implementation(
         schedule=NAME,
-        instructions=dot.name if dot else "fp32 multiply-add",
-        key=("direct", spec, isa.name, dot.name if dot else None, tile),
-        build=lambda: build(spec, isa, dot, tile),
+        instructions=str(dots),
+        key=("direct", spec, isa.name, dots.key, tile),
+        build=lambda: build(spec, isa, dot, tile, dots.often),
         arguments=conv_arguments(spec, weights, packed),
         tile=tile,
     )
 
 
 def build(
-    spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile
+    spec: ConvSpec,
+    isa: InstructionSet,
+    dot: DotProduct | None,
+    tile: Tile,
+    often: DotProduct | None = None,
 ) -> tvm.tirx.PrimFunc:
     """The convolution as a PrimFunc.
 
@@ -109,11 +101,13 @@ def build(
     tile : Tile
         Register tile; its vectors must divide the output channels of a group, as those of
         `tile.choose_tile` do.
+    often : DotProduct, optional
+        A faster one, for the weights that the argument ``proven`` marks.
 
     Returns
     -------
     tvm.tirx.PrimFunc
-        Arguments: data, weight, [border], bias, [multiplier], [residual], bounds, output.
+        Arguments: data, weight, [proven], [border], bias, [multiplier], [residual], bounds, output.
 
     Raises
     ------
@@ -126,14 +120,21 @@ def build(
             f"{tile.vectors} vectors of {isa.lanes} channels do not divide the {channels} output "
             "channels of a group: take a divisor, or the tile that choose_tile gives"
         )
-    return prim_func(lambda: DirectConv2d(spec, isa, dot, tile).emit())
+    return prim_func(lambda: DirectConv2d(spec, isa, dot, tile, often).emit())
 
 
 class DirectConv2d:
     """Emits one convolution; the methods follow the loop nest from outside in."""
 
-    def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile):
-        self.spec, self.isa, self.dot, self.tile = spec, isa, dot, tile
+    def __init__(
+        self,
+        spec: ConvSpec,
+        isa: InstructionSet,
+        dot: DotProduct | None,
+        tile: Tile,
+        often: DotProduct | None = None,
+    ):
+        self.spec, self.isa, self.dot, self.tile, self.often = spec, isa, dot, tile, often
         self.rows = RowTiles(spec.data, spec.out, spec.window, tile.pixels)
         self.tile_channels = tile.vectors * isa.lanes
         self.out_tiles = spec.out.padded_channels // self.tile_channels
@@ -156,6 +157,8 @@ class DirectConv2d:
         kernel = (self.out_tiles, self.group_blocks, *self.kernel, self.steps)
         weight_dtype = "int8" if self.dot else "float32"
         self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), weight_dtype)
+        if self.often:
+            self.proven = arg("proven", kernel[:-1], "uint8")
         if spec.pads_with_zero_point:
             border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
             self.border = arg("border", border, "int32")
@@ -198,22 +201,33 @@ class DirectConv2d:
             self._set(i, j, self._get(i, j) + extra)
 
     def _emit_tap(self, block, kh, kw, first: int, last: int) -> None:
+        if self.often is None:
+            self._emit_steps(self.dot, block, kh, kw, first, last)
+            return
+        with T.If(self.proven[self.out_tile, block, kh, kw] != T.uint8(0)):
+            with T.Then():
+                self._emit_steps(self.often, block, kh, kw, first, last)
+            with T.Else():
+                self._emit_steps(self.dot, block, kh, kw, first, last)
+
+    def _emit_steps(self, dot, block, kh, kw, first: int, last: int) -> None:
         unrolled = straight_steps(self.steps)
-        chain = min(self.dot.chain, unrolled) if self.dot else 1
+        chain = dot.chain if dot else 1
         with T.serial(self.steps // unrolled) as outer:
             for inner in range(0, unrolled, chain):
-                steps = [outer * unrolled + inner + k for k in range(chain)]
+                links = range(inner, min(inner + chain, unrolled))
+                steps = [outer * unrolled + link for link in links]
                 for i, j in self._pixels_and_vectors(first, last):
-                    self._emit_multiply_add(block, kh, kw, steps, i, j)
+                    self._emit_multiply_add(dot, block, kh, kw, steps, i, j)
 
-    def _emit_multiply_add(self, block, kh, kw, steps: list, i: int, j: int) -> None:
+    def _emit_multiply_add(self, dot, block, kh, kw, steps: list, i: int, j: int) -> None:
         size = self.isa.lanes * self.taps
         lanes = lanes_at(j * size, size)
         weights = [self.weight[self.out_tile, block, kh, kw, step, lanes] for step in steps]
         xs = [self._activation(block, kh, kw, step, i) for step in steps]
         value = self._get(i, j)
-        if self.dot:
-            value = self.dot.accumulate(value, xs, weights)
+        if dot:
+            value = dot.accumulate(value, xs, weights)
         else:
             value = value + T.broadcast(xs[0], self.isa.lanes) * weights[0]
         self._set(i, j, value)

@@ -29,7 +29,8 @@ from dataclasses import replace
 import numpy as np
 import tvm
 
-from .conv2d_nchw_spatial_pack import NAME, DirectConv2d, straight_steps
+from .conv2d_nchw_spatial_pack import NAME, DirectConv2d
+from .dot_choice import straight_steps
 from .epilogue import conv_arguments
 from .intrinsics import DotProduct, InstructionSet
 from .registry import Implementation, register

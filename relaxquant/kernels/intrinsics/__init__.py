@@ -21,7 +21,7 @@ from ... import target as _target
 from .arm import NEON, NEON_DOTPROD, NEON_I8MM
 from .avx2 import AVX2, AVX2_VNNI
 from .avx512 import AVX512, AVX512_VNNI
-from .base import DotProduct, InstructionSet, proven_free_of_saturation
+from .base import DotProduct, InstructionSet, fits_int16, proven_free_of_saturation
 from .generic import GENERIC
 
 # Widest first: the first one whose features the target has is taken.
@@ -55,6 +55,7 @@ __all__ = [
     "NEON_I8MM",
     "DotProduct",
     "InstructionSet",
+    "fits_int16",
     "instruction_set",
     "proven_free_of_saturation",
 ]

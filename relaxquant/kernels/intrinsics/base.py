@@ -110,7 +110,7 @@ class InstructionSet:
         def exact(dot: DotProduct) -> bool:
             if not dot.pairs_saturate:
                 return True
-            whole = steps % dot.chain == 0
+            whole = steps % dot.chain == 0 and quads.shape[-2] % dot.chain == 0
             return whole and proven_free_of_saturation(quads, activation_max, dot.chain)
 
         return next(dot for dot in self.dots if exact(dot))
@@ -129,15 +129,27 @@ def proven_free_of_saturation(quads: np.ndarray, activation_max: int = 255, chai
     Parameters
     ----------
     quads : numpy.ndarray
-        int8 weights, last axis 4; with a chain, it is formed of successive entries of the axis
-        before that, whose size must be a multiple.
+        int8 weights, last axis 4; a chain is formed of successive entries of the axis before that,
+        whose size must be a multiple of it.
     activation_max : int
         Largest unsigned activation.
     chain : int
         Fours that are summed in int16.
     """
-    # (..., fours of a chain, int16 lane, neighbours): one lane sums the first and the last axis.
-    lanes = quads.reshape(-1, chain, 2, 2).astype(np.int32)
-    highest = np.maximum(lanes, 0).sum((1, 3)).max(initial=0) * activation_max
-    lowest = np.minimum(lanes, 0).sum((1, 3)).min(initial=0) * activation_max
-    return bool(lowest >= INT16_MIN and highest <= INT16_MAX)
+    return bool(fits_int16(quads, activation_max, chain).all())
+
+
+def fits_int16(quads: np.ndarray, activation_max: int = 255, chain: int = 1) -> np.ndarray:
+    """`proven_free_of_saturation` for each chain by itself.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, as ``quads`` without its last axis; the axis before it counts chains.
+    """
+    *outer, count, _ = quads.shape
+    # (..., chains, fours of a chain, int16 lane, neighbours): a lane sums the fours' neighbours.
+    lanes = quads.reshape(*outer, count // chain, chain, 2, 2)
+    highest = np.maximum(lanes, 0).sum((-3, -1), dtype=np.int32).max(-1) * activation_max
+    lowest = np.minimum(lanes, 0).sum((-3, -1), dtype=np.int32).min(-1) * activation_max
+    return (lowest >= INT16_MIN) & (highest <= INT16_MAX)
