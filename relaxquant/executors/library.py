@@ -21,6 +21,7 @@ from .accounting import MemoryUse
 from .program import Program, StockProgram, quiet_stderr
 
 METADATA = "relaxquant_metadata"
+ALIGNMENT = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Library:
         self._executable, self.metadata, self._program = executable, metadata, program
         self._machine = relax.VirtualMachine(executable, tvm.cpu())
         self._main = self._machine["main"]
-        self._buffers: dict[tuple, list] = {}
+        self._buffers: dict[tuple, list[np.ndarray]] = {}
 
     def rebound(self, threads: int, program: Callable[[], Program | StockProgram]) -> Library:
         """The same machine code with other threads, and the program it was made from."""
@@ -122,10 +123,11 @@ class Library:
         self._check(arrays)
         key = tuple(array.shape for array in arrays)
         if key not in self._buffers:
-            self._buffers[key] = [tvm.runtime.empty(a.shape, str(a.dtype)) for a in arrays]
-        for tensor, array in zip(self._buffers[key], arrays, strict=True):
-            tensor.copyfrom(array)
-        return self._buffers[key]
+            self._buffers[key] = [aligned_empty(a.shape, a.dtype) for a in arrays]
+        # NumPy copies: it leaves the data in the cache, where TVM's own copy goes around it.
+        for buffer, array in zip(self._buffers[key], arrays, strict=True):
+            np.copyto(buffer, array)
+        return [tvm.runtime.from_dlpack(buffer) for buffer in self._buffers[key]]
 
     def _check(self, arrays: Sequence[np.ndarray]) -> None:
         expected = self.metadata.inputs
@@ -193,6 +195,14 @@ class Library:
         names = [name for name, _ in runs[0]]
         seconds = [median(run[i][1] for run in runs) for i in range(len(names))]
         return _match(self.kernels, names, seconds)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array whose memory starts where TVM's kernels expect it, at a multiple of 64 bytes."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _kernel_times(machine, arguments) -> list[tuple[str, float]]:
