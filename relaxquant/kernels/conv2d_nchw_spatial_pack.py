@@ -53,7 +53,7 @@ def applies(spec: ConvSpec) -> bool:
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
     """Register tiles worth timing, the most promising first."""
-    return ranked_tiles(spec, isa, dot_for_all(spec, weights, isa))
+    return ranked_tiles(spec, isa, dot_for_all(spec, weights, isa)) if applies(spec) else []
 
 
 @register(NAME, tiles=tiles)

@@ -98,7 +98,7 @@ def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Do
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:
     """Register tiles worth timing, the most promising first."""
-    return ranked_tiles(spec, isa, dot_product(spec, weights, isa))
+    return ranked_tiles(spec, isa, dot_product(spec, weights, isa)) if applies(spec) else []
 
 
 @register(NAME, precisions=("int8",), tiles=tiles)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from .intrinsics import DotProduct, InstructionSet
 from .spec import ConvSpec
 
-# Multiply-adds in flight that hide their latency (4 to 5 cycles on two ports, Zen and Intel).
-IN_FLIGHT = 8
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -37,10 +34,10 @@ def ranked_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) ->
     """All possible tiles, those that take the fewest cycles for a whole output row first.
 
     The model counts one step of the reduction. A tile of ``v`` vectors by ``p`` pixels takes
-    ``v * p`` multiply-adds, at least `IN_FLIGHT`, else their latency shows; beside them run ``p``
-    broadcasts and ``v`` loads of weights, and the more of the two counts. A narrower last tile of
-    a row is counted as such. Two vectors already load less than they multiply, so tiles of more
-    come last unless a row is a single pixel. Among equals the smallest is best: its code is
+    ``v * p`` multiply-adds, at least ``isa.in_flight``, else their latency shows; beside them run
+    ``p`` broadcasts and ``v`` loads of weights, and the more of the two counts. A narrower last
+    tile of a row is counted as such. Two vectors already load less than they multiply, so tiles of
+    more come last unless a row is a single pixel. Among equals the smallest is best: its code is
     shortest.
 
     Parameters
@@ -48,16 +45,15 @@ def ranked_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) ->
     spec : ConvSpec
         The layer.
     isa : InstructionSet
-        Lanes, and the fp32 limit on accumulators.
+        Lanes, the fp32 limit on accumulators, latency and cost of a load.
     dot : DotProduct or None
         The int8 dot product with its own cost and limit; None for fp32.
     """
-    cost = dot.cost if dot else 1
 
     def merit(tile: Tile) -> tuple[bool, float, int, int]:
         long_code = tile.vectors > 2 and spec.out.width > 1
-        cycles = _row_cost(tile, spec.out.width, cost) / tile.vectors
-        return long_code, cycles, -tile.vectors, tile.pixels
+        cycles = _row_cycles(tile, spec.out.width, isa, dot.cost if dot else 1) / tile.vectors
+        return long_code, cycles, tile.vectors * tile.pixels, -tile.vectors
 
     return sorted(possible_tiles(spec, isa, dot), key=merit)
 
@@ -81,11 +77,14 @@ def _vector_counts(spec: ConvSpec, isa: InstructionSet) -> list[int]:
     return [count for count in (1, 2, 3, 4) if vectors % count == 0]
 
 
-def _row_cost(tile: Tile, width: int, cost: float) -> float:
+def _row_cycles(tile: Tile, width: int, isa: InstructionSet, cost: float) -> float:
     widths = [tile.pixels] * (width // tile.pixels)
     if width % tile.pixels:
         widths.append(width % tile.pixels)
     return sum(
-        max(max(tile.vectors * pixels, IN_FLIGHT) * cost, tile.vectors + pixels)
+        max(
+            max(tile.vectors * pixels, isa.in_flight) * cost,
+            (tile.vectors + pixels) * isa.load_cost,
+        )
         for pixels in widths
     )

@@ -83,6 +83,10 @@ class InstructionSet:
         Fastest first; the last one is exact for all weights.
     round_to_int : callable
         ``round_to_int(v)``: float32 x lanes to int32 x lanes, nearest, ties to even.
+    in_flight : int
+        Multiply-adds under way that hide their latency.
+    load_cost : float
+        Time of a load in that of a multiply-add; the two run side by side.
     """
 
     name: str
@@ -91,6 +95,8 @@ class InstructionSet:
     tile_registers: int
     dots: tuple[DotProduct, ...] = field(repr=False)
     round_to_int: Callable = field(repr=False)
+    in_flight: int = 8
+    load_cost: float = 1.0
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.
