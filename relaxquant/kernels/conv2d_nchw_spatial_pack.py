@@ -44,6 +44,8 @@ def applies(spec: ConvSpec) -> bool:
     """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
     if spec.precision == "int8" and (spec.data.block % 4 or spec.data.halo):
         return False
+    if spec.is_batched_dense:
+        return False  # dense_nchw_spatial_pack
     if spec.groups == 1:
         return True
     in_group = spec.data.channels // spec.groups
@@ -163,7 +165,10 @@ class DirectConv2d:
             border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
             self.border = arg("border", border, "int32")
         self.epilogue = Epilogue(spec, self.isa, batch)
-        height = spec.out.height
+        self._emit_tasks(batch)
+
+    def _emit_tasks(self, batch) -> None:
+        height = self.spec.out.height
         with T.parallel(batch * self.out_tiles * height) as task:
             self.n = task // (self.out_tiles * height)
             self.out_tile = task // height % self.out_tiles
@@ -187,8 +192,12 @@ class DirectConv2d:
                 lambda kh, kw, first, last: self._emit_tap(block, kh, kw, first, last),
             )
         for i, j in whole:
-            acc = self._get(i, j)
-            self.epilogue.finish(acc, self.n, self._channel(j), self.oh, self.start + i)
+            n, oh, ow = self._position(i)
+            self.epilogue.finish(self._get(i, j), n, self._channel(j), oh, ow)
+
+    def _position(self, i: int) -> tuple:
+        """Image, row and column of output pixel ``i`` of the tile."""
+        return self.n, self.oh, self.start + i
 
     def _visit(self, block):
         """Number of this pass over a block of input channels, among those of the channel tile."""
@@ -238,14 +247,14 @@ class DirectConv2d:
         if self.spec.groups > 1:
             out_group = self.spec.out.channels // self.spec.groups
             block = block + self._channel(0) // out_group * self.group_blocks
-        ih = self.oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
-        iw = (self.start + i) * window.strides[1] - window.padding[1] + kw * window.dilation[1]
+        n, oh, ow = self._position(i)
+        ih = oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
+        iw = ow * window.strides[1] - window.padding[1] + kw * window.dilation[1]
         if data.block == 1:
-            return self.data[self.n, block, ih, iw]
+            return self.data[n, block, ih, iw]
         if self.dot:
-            quad = self.data[self.n, block, ih, iw, lanes_at(step * 4, 4)]
-            return T.reinterpret("int32", quad)
-        return self.data[self.n, block, ih, iw, step]
+            return T.reinterpret("int32", self.data[n, block, ih, iw, lanes_at(step * 4, 4)])
+        return self.data[n, block, ih, iw, step]
 
     def _channel(self, j: int):
         return self.out_tile * self.tile_channels + j * self.isa.lanes

@@ -3,8 +3,8 @@
 ========================== ========== ===========================================================
 name                       precision  what it is
 ========================== ========== ===========================================================
-nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise, and the
-                                      first layer in int8, in files of their own
+nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise, dense on
+                                      several images and the first layer in int8 in own files
 nchw_simd                  int8       direct convolution in plain vector arithmetic
 nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
 nhwc_quantized_interleaved int8       im2col and a GEMM on interleaved panels of NHWC
@@ -20,6 +20,7 @@ from . import (
     conv2d_nhwc_quantized_interleaved,
     conv2d_nhwc_spatial_pack,
     conv2d_reference,
+    dense_nchw_spatial_pack,
     depthwise_nchw_spatial_pack,
     image_nchw_spatial_pack,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "conv2d_nhwc_quantized_interleaved",
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",
+    "dense_nchw_spatial_pack",
     "depthwise_nchw_spatial_pack",
     "image_nchw_spatial_pack",
 ]

@@ -162,6 +162,12 @@ class ConvSpec:
         return self.data.zero_point != 0 and any(self.window.padding) and not in_memory
 
     @property
+    def is_batched_dense(self) -> bool:
+        """Whether it is a dense layer on several images, whose weights serve them all."""
+        sizes = {self.data.height, self.data.width, self.out.height, self.out.width}
+        return sizes == {1} and self.groups == 1 and self.batch is not None and self.batch > 1
+
+    @property
     def macs_per_image(self) -> int:
         """Multiply-accumulates for one image, padding taps included."""
         kernel = self.window.kernel[0] * self.window.kernel[1]
