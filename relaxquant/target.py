@@ -52,6 +52,12 @@ def triple(target: tvm.target.Target) -> str:
     return str(target.attrs.get("mtriple", "")) or codegen.llvm_get_system_triple()
 
 
+def runs_here(target: tvm.target.Target) -> bool:
+    """Whether ``target`` is of this machine's architecture; its CPU may still be another."""
+    here = codegen.llvm_get_system_triple()
+    return triple(target).split("-")[0] == here.split("-")[0]
+
+
 def _check_cpu(options: Mapping) -> None:
     """Raise TargetError for a CPU or an architecture that LLVM would replace by its baseline."""
     if options.get("kind", "llvm") != "llvm":

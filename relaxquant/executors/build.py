@@ -22,6 +22,7 @@ from . import cache as compiled
 from . import content
 from . import threads as pool
 from .accounting import MemoryUse, account
+from .cross import CrossLibrary
 from .library import METADATA, Library, Metadata, load
 from .naive import stock_records
 from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
@@ -45,7 +46,8 @@ def compile(
     module : tvm.IRModule
         From `relaxquant.frontends` or `relaxquant.quantize`.
     target : str, dict or tvm.target.Target
-        ``"native"``, an LLVM CPU name, or a TVM target; see `relaxquant.target.resolve`.
+        ``"native"``, an LLVM CPU name, or a TVM target; see `relaxquant.target.resolve`. What is
+        compiled for another architecture can be looked into and exported, but not run.
     schedule : str
         Row of the schedule table for all layers it takes; ``"auto"``, and layers it does not
         take, choose by the rules in ``kernels/choose.py``.
@@ -84,6 +86,8 @@ def compile(
             return _build_naive(module, resolved, threads)
         return _build(module, resolved, threads, executor, schedule, tuned)
 
+    if not targets.runs_here(resolved):
+        return CrossLibrary(*build(), resolved)
     if cache and compiled.enabled() and content.is_all_ours():
         chosen = tuned.fingerprint() if tuned else ""
         options = {"executor": executor, "schedule": schedule, "tuned": chosen}

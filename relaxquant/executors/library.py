@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -157,20 +158,30 @@ class Library:
             raise InputError("a library that was loaded from a file holds machine code only")
         return self._program().source(form)
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, compiler: str | None = None) -> Path:
         """Write a shared library that needs nothing but TVM's runtime.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            File to write.
+        compiler : str, optional
+            Linker driver; default: the one TVM finds, ``g++`` or ``$CXX``.
 
         Raises
         ------
         InputError
-            If the folder does not exist or the library was itself loaded.
+            If the folder does not exist, there is no such compiler, or the library was itself
+            loaded.
         """
         path = Path(path)
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: there is no folder {path.parent}")
         if self._program is None:
             raise InputError("this library was loaded from a file: copy that file instead")
-        self._program().export(path)
+        if compiler is not None and shutil.which(compiler) is None:
+            raise InputError(f"there is no compiler {compiler!r} to link with: pass compiler=...")
+        self._program().export(path, compiler)
         return path
 
     def profile(self, *inputs, repeats: int = 10) -> list[LayerTime]:

@@ -25,6 +25,7 @@ from pathlib import Path
 import tvm
 from tvm import relax
 from tvm.relax.vm_build import VMExecutable
+from tvm.support import cc
 from tvm.tirx import PrimFunc
 
 from .threads import available
@@ -58,10 +59,21 @@ class Program:
         """Kernels made executable in this process, and the bytecode."""
         # A kernel's machine code is written when it is first looked up: here, in parallel.
         in_parallel(lambda name, kernel: kernel.get_function(name), self._names, self._kernels)
-        return self._link(self._kernels)
+        return self._linked
 
-    def export(self, path: Path) -> None:
-        """Write a shared library that needs nothing but TVM's runtime; uses the C linker."""
+    @cached_property
+    def _linked(self) -> VMExecutable:
+        return self._link(self._kernels)  # once: linking imports the kernels into the first
+
+    def export(self, path: Path, compiler: str | None = None) -> None:
+        """Write a shared library that needs nothing but TVM's runtime; uses the C linker.
+
+        With a ``compiler``, it links, and may be one for another architecture.
+        """
+        if compiler:
+            # TVM learns the architecture of the bytecode's object from LLVM modules only.
+            export(self._linked, path, compiler)
+            return
         with tempfile.TemporaryDirectory() as folder:
             files = [str(Path(folder) / f"kernel{i}.o") for i in range(len(self._kernels))]
             in_parallel(lambda kernel, file: kernel.write_to_file(file), self._kernels, files)
@@ -91,9 +103,9 @@ class StockProgram:
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
         self.executable = relax.build(module, target)
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, compiler: str | None = None) -> None:
         """As `Program.export`."""
-        export(self.executable, path)
+        export(self.executable, path, compiler)
 
     def source(self, form: str) -> str:
         """As `Program.source`."""
@@ -101,10 +113,11 @@ class StockProgram:
         return "\n".join(m.inspect_source(form) for m in modules if m.kind == "llvm")
 
 
-def export(executable: VMExecutable, path: Path) -> None:
+def export(executable: VMExecutable, path: Path, compiler: str | None = None) -> None:
     """Write an executable as a shared library, without TVM 0.27's empty warning a constant."""
+    link = cc.cross_compiler(compiler) if compiler else None
     with quiet_stderr():
-        executable.export_library(str(path))
+        executable.export_library(str(path), fcompile=link)
 
 
 def _compile(name: str, function: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:
