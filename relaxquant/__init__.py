@@ -9,6 +9,7 @@ y    = lib(x)
 from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
+from .kernels.tuned import Tuned
 from .quantize import QConfig, quantize
 from .tune import tune
 
@@ -21,6 +22,7 @@ __all__ = [
     "QConfig",
     "RelaxQuantError",
     "TargetError",
+    "Tuned",
     "compile",
     "frontends",
     "load",

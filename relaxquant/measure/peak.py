@@ -75,17 +75,15 @@ class Peak:
             )
         return self.gmacs[instructions, threads]
 
+    def fastest(self, precision: str, threads: int | None = None) -> float:
+        """GMAC/s of ``"fp32"``, or of the fastest instructions for ``"int8"``."""
+        if precision == "fp32":
+            return self.rate(FP32, threads)
+        return max(self.rate(name, threads) for name in self.instructions if name != FP32)
+
     def scaling(self, instructions: str) -> float:
         """Rate with the most threads over the rate with the fewest."""
         return self.rate(instructions, self.threads[-1]) / self.rate(instructions, self.threads[0])
-
-    def bound_s(
-        self, instructions: str, macs: int, bytes_: int, threads: int | None = None
-    ) -> float:
-        """Least seconds for so many multiply-accumulates and bytes from memory, by the roofline."""
-        threads = threads or self.threads[-1]
-        compute = macs / (self.rate(instructions, threads) * 1e9)
-        return max(compute, bytes_ / (self.read_gbs[threads] * 1e9))
 
     def balance(self, instructions: str, threads: int | None = None) -> float:
         """Multiply-accumulates a byte at which compute and memory take equally long."""

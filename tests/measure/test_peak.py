@@ -74,13 +74,12 @@ def test_the_stream_is_well_beyond_the_caches(monkeypatch):
     assert peak._stream_bytes() % (4 * peak.CHUNK) == 0
 
 
-def test_roofline_by_hand():
+def test_rates_by_hand():
     found = made()
     assert found.scaling(peak.FP32) == pytest.approx(1.9)
     assert found.rate("dot") == 400
-    assert found.bound_s("dot", 10**9, 10**6) == pytest.approx(1 / 400)  # compute
-    assert found.bound_s("dot", 10**6, 10**9) == pytest.approx(1 / 25)  # memory
-    assert found.bound_s("dot", 10**9, 0, threads=1) == pytest.approx(1 / 200)
+    assert found.fastest("fp32") == 95
+    assert found.fastest("int8", threads=1) == 200
     assert found.balance("dot") == pytest.approx(16)
 
 
