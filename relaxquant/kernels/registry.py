@@ -156,19 +156,25 @@ def _tuned(
     choice = tuned.choice(spec, weights, isa)
     if choice is None:
         return None
-    tile, found = choice.register_tile, _implement(choice.schedule, spec, weights, isa)
-    if found is not None and found.tile != tile:
-        rows = [row for row in SCHEDULES if row.name == choice.schedule]
-        known = any(tile in row.tiles(spec, weights, isa) for row in rows)
-        found = _implement(choice.schedule, spec, weights, isa, tile) if known else None
-    return found and replace(found, reason=choice.reason)
+    tile = choice.register_tile
+    for row in SCHEDULES:
+        if row.name != choice.schedule or spec.precision not in row.precisions:
+            continue
+        found = row.rule(spec, weights, isa)
+        if found is None:
+            continue
+        if found.tile != tile and tile in row.tiles(spec, weights, isa):
+            found = row.rule(spec, weights, isa, tile)
+        if found is not None and found.tile == tile:
+            return replace(found, reason=choice.reason)
+    return None
 
 
 def _implement(
-    name: str, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
+    name: str, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet
 ) -> Implementation | None:
     rows = [row for row in SCHEDULES if row.name == name and spec.precision in row.precisions]
-    found = (row.rule(spec, weights, isa, tile) for row in rows)
+    found = (row.rule(spec, weights, isa) for row in rows)
     return next((implementation for implementation in found if implementation is not None), None)
 
 

@@ -16,6 +16,7 @@ from .intrinsics import InstructionSet
 from .pack import channel_quads
 from .spec import ConvSpec, ConvWeights, TensorSpec
 from .tile import Tile
+from .tir import ceildiv
 
 
 @dataclass(frozen=True)
@@ -198,9 +199,10 @@ def _dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> s
     """What the ranges of the weights allow, chains of dot products included; empty for fp32."""
     if spec.precision != "int8":
         return ""
-    quads = channel_quads(weights.weight, max(spec.data.block, 4))
+    fours = ceildiv(spec.data.block, 4)
     longest = max(dot.chain for dot in isa.dots)
-    return isa.dot_for(quads, steps=min(max(spec.data.block // 4, 1), longest)).name
+    quads = channel_quads(weights.weight, 4 * fours)
+    return isa.dot_for(quads, steps=min(fours, longest)).name
 
 
 def _without_zero_point(tensor: TensorSpec | None) -> TensorSpec | None:
