@@ -44,7 +44,8 @@ def ideal_speedup(
     Raises
     ------
     InputError
-        If no schedule has that name, or not in that precision, or none is defined for it.
+        If no schedule has that name, or not in that precision, or none is defined for it, or the
+        instruction set lacks what the schedule needs.
     """
     check_schedule(schedule)
     if schedule not in RATES:
@@ -74,11 +75,25 @@ def _scalar(_isa: InstructionSet, _precision: str, _weight_max: int) -> float:
     return 1.0
 
 
+def _winograd(isa: InstructionSet, _precision: str, _weight_max: int) -> float:
+    """A multiply-add in every lane, by F(4x4, 3x3) in the place of four."""
+    return 4.0 * isa.lanes
+
+
+def _winograd_int(isa: InstructionSet, _precision: str, _weight_max: int) -> float:
+    """Two MACs a lane over the cost of their dot product, by F(2x2, 3x3) in the place of 2.25."""
+    if isa.pair_dot is None:
+        raise InputError(f"schedule 'nchw_winograd_int' has no dot product on {isa.name}")
+    return 2.25 * 2 * isa.lanes / isa.pair_dot.cost
+
+
 # An algorithm that needs fewer multiplications has a rate multiplied by how many fewer.
 RATES: dict[str, Rate] = {
     "nchw_spatial_pack": _vectors,
     "nchw_simd": _widened,
     "nhwc_spatial_pack": _vectors,
     "nhwc_quantized_interleaved": _vectors,
+    "nchw_winograd": _winograd,
+    "nchw_winograd_int": _winograd_int,
     "reference": _scalar,
 }

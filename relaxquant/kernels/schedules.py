@@ -8,6 +8,10 @@ nchw_spatial_pack          fp32 int8  direct convolution in register tiles; dept
 nchw_simd                  int8       direct convolution in plain vector arithmetic
 nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
 nhwc_quantized_interleaved int8       im2col and a GEMM on interleaved panels of NHWC
+nchw_winograd              fp32       3x3 of stride 1 by F(2x2, 3x3) or F(4x4, 3x3): 2.25 or 4
+                                      times fewer multiplications
+nchw_winograd_int          int8       3x3 of stride 1 by F(2x2, 3x3) in exact integer arithmetic:
+                                      2.25 times fewer multiplications, of int16
 reference                  fp32 int8  scalar loops, takes every layer
 ========================== ========== ===========================================================
 
@@ -17,6 +21,8 @@ Which of them a layer gets is said in `choose`.
 from . import (
     conv2d_nchw_simd,
     conv2d_nchw_spatial_pack,
+    conv2d_nchw_winograd,
+    conv2d_nchw_winograd_int,
     conv2d_nhwc_quantized_interleaved,
     conv2d_nhwc_spatial_pack,
     conv2d_reference,
@@ -28,6 +34,8 @@ from . import (
 __all__ = [
     "conv2d_nchw_simd",
     "conv2d_nchw_spatial_pack",
+    "conv2d_nchw_winograd",
+    "conv2d_nchw_winograd_int",
     "conv2d_nhwc_quantized_interleaved",
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",

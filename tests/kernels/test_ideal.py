@@ -40,6 +40,14 @@ def test_simd_needs_two_instructions_unless_the_cpu_fuses_them():
     assert ideal_speedup("nchw_simd", NEON, "int8") == NEON.lanes
 
 
+def test_winograd_counts_the_multiplications_it_leaves_out():
+    assert ideal_speedup("nchw_winograd", AVX2, "fp32") == 4 * 8
+    assert ideal_speedup("nchw_winograd_int", AVX2, "int8") == 2.25 * 8
+    assert ideal_speedup("nchw_winograd_int", AVX512_VNNI, "int8") == 2.25 * 2 * 16
+    with pytest.raises(InputError, match="no dot product on neon"):
+        ideal_speedup("nchw_winograd_int", NEON, "int8")
+
+
 def test_scalar_loops_are_the_unit():
     assert ideal_speedup("reference", GENERIC, "fp32") == 1
 

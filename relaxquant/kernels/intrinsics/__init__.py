@@ -1,12 +1,13 @@
 """Instruction sets: what a schedule needs to know of a CPU.
 
-A schedule asks for the vector width, the number of registers and a four-way dot product; it never
-names an instruction. Another CPU is one more file here (or one more entry in the file of its
-family) and a line in `INSTRUCTION_SETS`; nothing else names a CPU:
+A schedule asks for the vector width, the number of registers and a dot product, of four bytes or
+of two int16; it never names an instruction. Another CPU is one more file here (or one more entry in
+the file of its family) and a line in `INSTRUCTION_SETS`; nothing else names a CPU:
 
 - `InstructionSet.features`, LLVM's names, say which targets get it;
 - each `DotProduct` adds u8 x s8 products to int32 lanes, exactly: for all values, or for the
   weights that a proof accepts (`proven_free_of_saturation`); one that is exact for all comes last;
+- a `PairDot`, which may be missing, adds int16 products;
 - a CPU without a dot product takes the plain arithmetic of `generic`.
 
 ``tests/kernels`` compiles for CPUs that are not at hand and counts instructions; how to run such
@@ -21,7 +22,13 @@ from ... import target as _target
 from .arm import NEON, NEON_DOTPROD, NEON_I8MM
 from .avx2 import AVX2, AVX2_VNNI
 from .avx512 import AVX512, AVX512_VNNI
-from .base import DotProduct, InstructionSet, fits_int16, proven_free_of_saturation
+from .base import (
+    DotProduct,
+    InstructionSet,
+    PairDot,
+    fits_int16,
+    proven_free_of_saturation,
+)
 from .generic import GENERIC
 
 # Widest first: the first one whose features the target has is taken.
@@ -55,6 +62,7 @@ __all__ = [
     "NEON_I8MM",
     "DotProduct",
     "InstructionSet",
+    "PairDot",
     "fits_int16",
     "instruction_set",
     "proven_free_of_saturation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dots, vnni_dot, widening_dot
+from .x86 import pair_dot, saturating_dots, vnni_dot, vnni_pair_dot, widening_dot
 
 LANES = 8
 PMADDWD = "llvm.x86.avx2.pmadd.wd"
@@ -31,6 +31,7 @@ AVX2 = InstructionSet(
         ),
     ),
     round_to_int=_round_to_int,
+    pair_dot=pair_dot(PMADDWD, LANES, registers=12),
 )
 
 # LLVM has one name for the 256-bit instruction and picks its encoding, here the VEX one.
@@ -43,4 +44,5 @@ AVX2_VNNI = InstructionSet(
     tile_registers=14,
     dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=14),),
     round_to_int=_round_to_int,
+    pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.256", LANES, registers=14),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import saturating_dots, vnni_dot, widening_dot
+from .x86 import pair_dot, saturating_dots, vnni_dot, vnni_pair_dot, widening_dot
 
 LANES = 16
 # On Zen 4, which multiplies one 512-bit vector a cycle, with a latency of four, and loads more.
@@ -36,6 +36,7 @@ AVX512 = InstructionSet(
         DotProduct(name="vpmaddwd", emit=widening_dot(PMADDWD, LANES), cost=4, tile_registers=20),
     ),
     round_to_int=_round_to_int,
+    pair_dot=pair_dot(PMADDWD, LANES, registers=24),
     **MEASURED,
 )
 
@@ -48,5 +49,6 @@ AVX512_VNNI = InstructionSet(
     tile_registers=25,
     dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=25),),
     round_to_int=_round_to_int,
+    pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.512", LANES, registers=25),
     **MEASURED,
 )

@@ -65,6 +65,29 @@ class DotProduct:
 
 
 @dataclass(frozen=True)
+class PairDot:
+    """A way to add two int16 x int16 products to each int32 lane, exact for all values.
+
+    Parameters
+    ----------
+    name : str
+        The instructions, as shown in ``lib.kernels``.
+    emit : callable
+        ``emit(acc, x, w)`` with ``acc`` int32 x lanes, ``x`` one int32 holding two int16, ``w``
+        int16 x 2 lanes; returns the new int32 x lanes.
+    cost : float
+        Instructions for each vector of accumulators, for choosing register tiles.
+    tile_registers : int
+        Registers for accumulators and weights of a tile; the rest hold intermediates.
+    """
+
+    name: str
+    emit: Callable = field(repr=False)
+    cost: float
+    tile_registers: int
+
+
+@dataclass(frozen=True)
 class InstructionSet:
     """What schedules need to know of a CPU.
 
@@ -87,6 +110,8 @@ class InstructionSet:
         Multiply-adds under way that hide their latency.
     load_cost : float
         Time of a load in that of a multiply-add; the two run side by side.
+    pair_dot : PairDot, optional
+        What sums int16 products; without one, schedules that need it do not apply.
     """
 
     name: str
@@ -97,6 +122,7 @@ class InstructionSet:
     round_to_int: Callable = field(repr=False)
     in_flight: int = 8
     load_cost: float = 1.0
+    pair_dot: PairDot | None = field(repr=False, default=None)
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.

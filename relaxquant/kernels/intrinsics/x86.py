@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tir import T, splat
-from .base import DotProduct
+from .base import DotProduct, PairDot
 
 
 def saturating_dots(
@@ -84,3 +84,26 @@ def vnni_dot(vpdpbusd: str, lanes: int) -> Callable:
         return T.call_llvm_pure_intrin(f"int32x{lanes}", vpdpbusd, acc, bytes_, w)
 
     return emit
+
+
+def pair_dot(pmaddwd: str, lanes: int, registers: int) -> PairDot:
+    """Two-way int16 dot product by ``vpmaddwd`` + ``vpaddd``: two instructions, 2 MACs a lane.
+
+    Two products of -32768 by -32768 would be one too many for int32; nobody multiplies those here.
+    """
+
+    def emit(acc, x, w):
+        pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(x, lanes))
+        return acc + T.call_llvm_pure_intrin(f"int32x{lanes}", pmaddwd, pairs, w)
+
+    return PairDot(name="vpmaddwd", emit=emit, cost=2, tile_registers=registers)
+
+
+def vnni_pair_dot(vpdpwssd: str, lanes: int, registers: int) -> PairDot:
+    """Two-way int16 dot product by ``vpdpwssd``: 2 MACs a lane and instruction."""
+
+    def emit(acc, x, w):
+        pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(x, lanes))
+        return T.call_llvm_pure_intrin(f"int32x{lanes}", vpdpwssd, acc, pairs, w)
+
+    return PairDot(name="vpdpwssd", emit=emit, cost=1, tile_registers=registers)
