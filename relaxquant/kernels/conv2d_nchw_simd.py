@@ -49,7 +49,9 @@ NAME = "nchw_simd"
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether groups lie in whole blocks."""
+    """Whether groups lie in whole blocks, and no halo around an image, which is not read here."""
+    if spec.data.halo:
+        return False
     if spec.groups == 1:
         return True
     in_group = spec.data.channels // spec.groups
