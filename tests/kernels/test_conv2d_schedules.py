@@ -219,9 +219,9 @@ ISA = INSTRUCTION_SETS[0]
         ),
         ("nchw_simd", dict(), "nchw_simd"),
         ("nchw_simd", dict(groups=16), "depthwise"),
-        ("nchw_simd", dict(dtype="float32"), "direct"),
+        ("nchw_simd", dict(dtype="float32", kernel=(1, 1)), "direct"),
         ("auto", dict(), "direct"),
-        ("auto", dict(dtype="float32"), "direct"),
+        ("auto", dict(dtype="float32", kernel=(1, 1)), "direct"),
     ],
 )
 def test_which_kernel_a_layer_gets(name, layer, kernel):
