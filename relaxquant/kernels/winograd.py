@@ -113,7 +113,7 @@ def applies(spec: ConvSpec) -> bool:
     """Whether a layer is a 3 x 3 convolution of stride 1 between tensors in NCHW16c."""
     window = spec.window
     ones = window.strides == window.dilation == (1, 1)
-    blocked = spec.data.block == spec.out.block == BLOCK
+    blocked = spec.data.block == spec.out.block == BLOCK and not spec.data.halo
     return window.kernel == (KERNEL, KERNEL) and ones and spec.groups == 1 and blocked
 
 

@@ -83,6 +83,11 @@ def test_where_it_does_not_apply(name):
     assert winograd.applies(conv_layer(size=(9, 9)).spec)
 
 
+def test_it_leaves_images_with_a_halo_to_others():
+    spec = conv_layer(size=(9, 9)).spec
+    assert not winograd.applies(replace(spec, data=replace(spec.data, halo=(1, 1, 1, 1))))
+
+
 @pytest.mark.parametrize(
     "height, width, batch, isa, size",
     [
