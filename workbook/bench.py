@@ -85,7 +85,8 @@ def run(request: Request, console: Console) -> Path:
         keeper.keep(section)
         console.print(f"measured, {time.monotonic() - begun:.0f} s so far")
     keeper.finish()
-    _show(sections, keeper.machine, console)
+    kept_to = f", kept to {request.isa.upper()}" if request.isa else ""
+    _show(sections, keeper.machine + kept_to, console)
     console.print(f"{time.monotonic() - begun:.0f} s in all; rows in {paths.relative(keeper.csv)}")
     return keeper.folder
 
@@ -185,7 +186,7 @@ LEGEND = (
 )
 
 
-def _show(sections: Sequence[Section], machine: str, console: Console) -> None:
+def _show(sections: Sequence[Section], where: str, console: Console) -> None:
     """Print one table with a part for each setting, and how the goals were met."""
     lines = [
         rows.lines(section.found, section.compared) if section.found else [] for section in sections
@@ -196,7 +197,7 @@ def _show(sections: Sequence[Section], machine: str, console: Console) -> None:
         for name, text in COLUMNS.items()
     }
     width["variant"] = max(len(line["variant"]) for part in lines for line in [COLUMNS, *part])
-    text = [f"Ours against others on {machine}", _cells(COLUMNS, width)]
+    text = [f"Ours against others on {where}", _cells(COLUMNS, width)]
     for section, part in zip(sections, lines, strict=True):
         text += ["", _heading(section)] + [_cells(line, width) for line in part]
     verdicts = Counter(line["verdict"] for line in measured if "verdict" in line)

@@ -58,7 +58,8 @@ def prepare(jobs: Sequence[Job]) -> None:
             old.unlink()
         chosen = {"schedule": job.schedule} if job.schedule else {}
         module = modules[job.precision]
-        library = rq.compile(module, job.target, batch=job.batch, threads=1, **chosen)
+        # The file is kept here; a library out of the compiler's own cache would be built again.
+        library = rq.compile(module, job.target, batch=job.batch, threads=1, cache=False, **chosen)
         with replacing(artifact(job)) as path:
             library.export(path)
 
