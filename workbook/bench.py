@@ -168,16 +168,6 @@ class _Keeper:
         self._log.write(finished=True)
 
 
-COLUMNS = {
-    "variant": "variant",
-    "ms": "ms a batch (95 %)",
-    "agreement": "top-1 as fp32",
-    "peak": "peak MiB (net)",
-    "ratio": "ratio (95 %)",
-    "goal": "goal",
-    "verdict": "verdict",
-    "instructions": "instructions",
-}
 LEGEND = (
     "ratio: on a peer's line time of ours / time of theirs, on a line of ours int8 / fp32; the "
     "median of the rounds' ratios. A goal is met or missed where the whole interval says so. "
@@ -194,10 +184,10 @@ def _show(sections: Sequence[Section], where: str, console: Console) -> None:
     measured = [line for part in lines for line in part if "reason" not in line]
     width = {
         name: max(len(text), *(len(line.get(name, "")) for line in measured), 0)
-        for name, text in COLUMNS.items()
+        for name, text in rows.HEADERS.items()
     }
-    width["variant"] = max(len(line["variant"]) for part in lines for line in [COLUMNS, *part])
-    text = [f"Ours against others on {where}", _cells(COLUMNS, width)]
+    width["variant"] = max(len(line["variant"]) for part in lines for line in [rows.HEADERS, *part])
+    text = [f"Ours against others on {where}", _cells(rows.HEADERS, width)]
     for section, part in zip(sections, lines, strict=True):
         text += ["", _heading(section)] + [_cells(line, width) for line in part]
     verdicts = Counter(line["verdict"] for line in measured if "verdict" in line)
@@ -209,7 +199,7 @@ def _show(sections: Sequence[Section], where: str, console: Console) -> None:
 def _cells(line: dict[str, str], width: dict[str, int]) -> str:
     if "reason" in line:
         return f"{line['variant'].ljust(width['variant'])}  {line['reason']}"
-    return "  ".join(line.get(name, "").ljust(width[name]) for name in COLUMNS).rstrip()
+    return "  ".join(line.get(name, "").ljust(width[name]) for name in rows.HEADERS).rstrip()
 
 
 def _heading(section: Section) -> str:

@@ -21,7 +21,10 @@ RECORDING = (
     "tables.py",
     "threads.py",
 )
-PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "torchvision", "numpy")
+PACKAGES = (
+    "apache-tvm", "apache-tvm-ffi", "torch", "torchvision", "numpy",
+    "onnx", "onnxruntime", "openvino", "nncf", "torchao", "ai-edge-litert",
+)  # fmt: skip
 
 
 def of_notebook(
@@ -56,11 +59,11 @@ def of_code(root: Path) -> str:
     Parameters
     ----------
     root : pathlib.Path
-        The checkout: ``helpers.py``, ``relaxquant/``, ``data/``, and of ``workbook/`` the modules
-        of `RECORDING`.
+        The checkout: ``helpers.py``, ``relaxquant/``, ``data/``, and of ``workbook/`` the folder
+        ``peers/`` and the modules of `RECORDING`.
     """
     files = [root / "helpers.py", *(root / "workbook" / name for name in RECORDING)]
-    for folder in ("relaxquant", "data"):
+    for folder in ("relaxquant", "data", "workbook/peers"):
         files += sorted(path for path in (root / folder).rglob("*") if _counts(path, root))
     digest = hashlib.sha256()
     for path in files:

@@ -47,6 +47,15 @@ class Comparison:
         """`judge` of the ratio; empty without a goal."""
         return "" if self.at_most is None else judge(self.ratio, self.at_most)
 
+    def __str__(self) -> str:
+        low, high = self.ratio.low, self.ratio.high
+        bounds = "no interval" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        goal = f"; goal ≤ {self.at_most:.2f}: {self.verdict}" if self.verdict else ""
+        return (
+            f"{self.first} takes {self.ratio.value:.2f} ({bounds}) of the time of {self.second}"
+            f"{goal}"
+        )
+
 
 def judge(ratio: Ratio, at_most: float) -> str:
     """Whether a goal is met, by the interval and not by the median.

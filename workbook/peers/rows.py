@@ -89,6 +89,18 @@ def _bounds(low: float, high: float) -> dict[str, float]:
     return {} if math.isnan(low) or math.isnan(high) else {"ci_low": low, "ci_high": high}
 
 
+HEADERS = {
+    "variant": "variant",
+    "ms": "ms a batch (95 %)",
+    "agreement": "top-1 as fp32",
+    "peak": "peak MiB (net)",
+    "ratio": "ratio (95 %)",
+    "goal": "goal",
+    "verdict": "verdict",
+    "instructions": "instructions",
+}
+
+
 def lines(found: Found, compared: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return one table line a variant: its figures, or why it has none.
 
