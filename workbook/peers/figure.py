@@ -43,7 +43,7 @@ def bars(found: Found, unit: str = "milliseconds for one batch") -> Figure:
     left.set_xlabel(unit)
     left.margins(x=0.2)
     right.set_xlim(0, 105)
-    right.set_xlabel("top-1 as torch fp32 (%)")
+    right.set_xlabel("agreement (%)")
     return figure
 
 
