@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 
 import numpy as np
 import pytest
 
 from workbook.errors import WorkbookError
-from workbook.peers import litert, registry, torch_eager, worker
+from workbook.peers import litert, registry, torch_eager, torch_inductor, worker
 from workbook.peers.job import Job
 from workbook.peers.remote import Child, Worker, WorkerError
 
@@ -44,6 +45,19 @@ def test_torch_eager_gives_the_expected_logits(job):
     x = np.load(wanted.path("images.npy"))[:2]
     expected = np.load(wanted.path("expected.npy"))[:2]
     np.testing.assert_allclose(torch_eager.load(wanted, None).run(x), expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_zoo")
+@pytest.mark.skipif(not shutil.which("g++"), reason="Inductor needs a C++ compiler")
+def test_inductor_int8_is_near_the_expected_logits(job, monkeypatch):
+    pytest.importorskip("torchao", reason="torchao is not installed: 'make peers'")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "set by load, put back here")
+    wanted = job("inductor", "w8a8", batch=2)
+    x = np.load(wanted.path("images.npy"))[:2]
+    expected = np.load(wanted.path("expected.npy"))[:2]
+    run = torch_inductor.load(wanted, None).run
+    np.testing.assert_allclose(run(x), expected, atol=0.05 * np.abs(expected).max())
+    assert (run(x) != expected).any()  # it was quantized
 
 
 @pytest.mark.usefixtures("_zoo")

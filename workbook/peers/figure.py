@@ -28,7 +28,7 @@ def bars(found: Found, unit: str = "milliseconds for one batch") -> Figure:
     unit : str
         Label of the left axis.
     """
-    names = list(found.timings.samples)
+    names = [name for name in found.timings.samples if name in found.agreement]
     medians = np.array([found.timings.median(name) for name in names]) * 1e3
     quartiles = np.array([found.timings.quartiles(name) for name in names]).T * 1e3
     shares = [found.agreement[name] for name in names]
