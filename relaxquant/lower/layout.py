@@ -66,7 +66,8 @@ class _Blocks:
             return 1
         quantizes = node.op in ("quantize", "clip") and node.output.dtype == "uint8"
         if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
-            node.output.halo = _common_halo(node.output, readers)
+            if self.layout == NCHW16C:
+                node.output.halo = _common_halo(node.output, readers)
             return node.output.shape[1] if node.output.halo else QUAD
         return self._whole(node.output)
 

@@ -12,6 +12,7 @@ from relaxquant.kernels import convert
 from relaxquant.kernels import image_nchw_spatial_pack as image
 from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.intrinsics import instruction_set
+from relaxquant.kernels.registry import SCHEDULES
 from relaxquant.kernels.spec import TensorSpec, Window
 from tests.kernels import reference
 from tests.kernels.harness import (
@@ -41,6 +42,15 @@ def test_stem_of_a_resnet(target, weight_max):
 
 def test_reference_schedule_reads_the_same_image():
     check(conv_layer(channels=3, size=(9, 8), zero_point=5, **STEM), "native", plain_loops)
+
+
+@pytest.mark.parametrize("row", SCHEDULES, ids=lambda row: f"{row.name}-{row.rule.__name__}")
+def test_no_schedule_mistakes_an_image_with_a_border(row):
+    """Each row of the table leaves the layer to others, or computes it."""
+    layer = conv_layer(channels=3, size=(9, 8), zero_point=5, **STEM)
+    isa = instruction_set(target_of("native"))
+    if "int8" in row.precisions and row.rule(layer.spec, layer.weights, isa) is not None:
+        check(layer, "native", row.rule)
 
 
 @given(
