@@ -44,8 +44,6 @@ def applies(spec: ConvSpec) -> bool:
     """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
     if spec.precision == "int8" and (spec.data.block % 4 or spec.data.halo):
         return False
-    if spec.is_batched_dense:
-        return False  # dense_nchw_spatial_pack
     if spec.groups == 1:
         return True
     in_group = spec.data.channels // spec.groups

@@ -97,7 +97,11 @@ def register(
     tiles: Tiles = no_tiles,
     layout: str = NCHW16C,
 ) -> Callable[[Rule], Rule]:
-    """Add the decorated rule to the schedule table, after those already in it."""
+    """Add the decorated rule to the schedule table, after those already in it.
+
+    Of rows with one name the last is asked first: a file that builds on another is imported after
+    it, and takes the layers for which it was written.
+    """
 
     def add(rule: Rule) -> Rule:
         SCHEDULES.append(Schedule(name, precisions, rule, tiles, layout))
@@ -109,6 +113,11 @@ def register(
 def schedule_names() -> list[str]:
     """Names that ``rq.compile(schedule=...)`` takes."""
     return [AUTO, *dict.fromkeys(schedule.name for schedule in SCHEDULES)]
+
+
+def rows_of(name: str, precision: str) -> list[Schedule]:
+    """Rows with a name that compute a precision, in the order in which they are asked."""
+    return [r for r in reversed(SCHEDULES) if r.name == name and precision in r.precisions]
 
 
 def layout_of(name: str) -> str:
@@ -157,9 +166,7 @@ def _tuned(
     if choice is None:
         return None
     tile = choice.register_tile
-    for row in SCHEDULES:
-        if row.name != choice.schedule or spec.precision not in row.precisions:
-            continue
+    for row in rows_of(choice.schedule, spec.precision):
         found = row.rule(spec, weights, isa)
         if found is None:
             continue
@@ -173,8 +180,7 @@ def _tuned(
 def _implement(
     name: str, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet
 ) -> Implementation | None:
-    rows = [row for row in SCHEDULES if row.name == name and spec.precision in row.precisions]
-    found = (row.rule(spec, weights, isa) for row in rows)
+    found = (row.rule(spec, weights, isa) for row in rows_of(name, spec.precision))
     return next((implementation for implementation in found if implementation is not None), None)
 
 

@@ -109,7 +109,7 @@ def test_the_sum_of_a_chain_counts_not_its_largest_weight(isa):
         dot = isa.dot_for(channel_quads(weight, 16), steps=4)
         assert (dot.chain if dot.pairs_saturate else None) == chain, values
         changed = replace(layer, weights=replace(layer.weights, weight=weight))
-        assert chosen(changed, isa) == dot.name
+        assert chosen(changed, isa).split(", ")[-1] == dot.name, "for all weights"
 
 
 @pytest.mark.parametrize("isa", SATURATING, ids=lambda isa: isa.name)

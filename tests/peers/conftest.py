@@ -40,7 +40,7 @@ class Pictures:
         return len(self.x)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _zoo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RELAXQUANT_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -50,7 +50,7 @@ def _zoo(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(_zoo):
     """Return the tiny network's materials."""
     return materials.make("tiny")
