@@ -13,8 +13,12 @@ Packing: activations (N, C/16, H, W, 16), weights as `pack_conv` lays them: the 
 contiguous stream of weights. For int8 a step is four input channels, summed by one dot product.
 
 What limits it: the multiply units, as long as the weights of one tile of output channels stay in
-the L2 cache; broadcasts of activations take a load each, so tiles of several vectors of output
-channels pay off where registers allow.
+the L2 cache and have come there in time, which `prefetch` sees to; broadcasts of activations take
+a load each, so that the shape of the register tile matters where loads are as dear as multiply-adds
+(`tile`).
+
+Ideal speedup over scalar fp32: the lanes of a vector, in int8 times four MACs in each over the
+instructions of the dot product; see `ideal`.
 
 Source: the NCHWc template of TVM's Relay, ``topi/x86/conv2d_avx_common.py`` and
 ``conv2d_int8.py`` (Apache TVM up to 0.17); Liu et al., "Optimizing CNN Model Inference on CPUs",

@@ -15,6 +15,8 @@ Packing: as for a 1x1 convolution.
 What limits it: at batch 1 (which the direct schedule takes) memory, as every weight is used once;
 each tile of images reads the weights once, so from a few images on the multiply units do.
 
+Ideal speedup over scalar fp32: that of `conv2d_nchw_spatial_pack`; see `ideal`.
+
 Source: our own; a GEMM with a register tile as in `conv2d_nchw_spatial_pack`.
 """
 

@@ -18,6 +18,9 @@ channels of the tile * 4), zero where the last four reaches past the row.
 What limits it: the multiply units. A 7x7 kernel on 3 channels takes 6 fours a row instead of the 7
 of a layout that pads every pixel to four channels; a 3x3 kernel gains nothing.
 
+Ideal speedup over scalar fp32: that of `conv2d_nchw_spatial_pack`, times ``KW * C`` over four times
+its fours, for the bytes of padding; see `ideal`.
+
 Source: our own; the idea of reading kernel rows as flat memory is that of the implicit im2col of
 Dukhan, "The Indirect Convolution Algorithm" (2019), and of oneDNN's first-convolution kernels.
 """
