@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbook import reference
+from workbook import bench_reference, reference
 from workbook.errors import WorkbookError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +16,20 @@ def test_readme_shows_the_reference_run():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split(reference.START)[1].split(reference.END)[0].strip()
     assert block == reference.markdown(ROOT / "outputs" / "reference").strip()
+
+
+def test_readme_shows_the_kept_benchmark():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split(bench_reference.START)[1].split(bench_reference.END)[0].strip()
+    kept = ROOT / "outputs" / "reference" / "bench"
+    assert block == bench_reference.markdown(kept).strip()
+
+
+def test_a_run_that_is_no_benchmark_is_refused(tmp_path):
+    with pytest.raises(WorkbookError, match=r"lacks results\.csv"):
+        bench_reference.keep(tmp_path, tmp_path / "bench", ROOT / "README.md")
+    with pytest.raises(WorkbookError, match="no time ratios"):
+        bench_reference.keep(ROOT / "outputs" / "reference", tmp_path, ROOT / "README.md")
 
 
 def test_files_the_readme_names_exist():

@@ -24,6 +24,8 @@ KEPT = (
     "figures/02_naive_int8-latency.png",
     "figures/03_graph_int8-table1.png",
     "figures/03_graph_int8-layer_rates.png",
+    "figures/04_schedules-rates.png",
+    "figures/05_batch_and_memory-time_and_memory.png",
 )
 START, END = "<!-- reference:start -->", "<!-- reference:end -->"
 ROWS = {  # table row -> notebook, executor, precision
@@ -45,7 +47,7 @@ def keep(run: Path, reference: Path, readme: Path) -> None:
     """
     missing = [name for name in KEPT if not (run / name).is_file()]
     if missing:
-        raise WorkbookError(f"{run} lacks {', '.join(missing)}: run notebooks 01 to 03 there first")
+        raise WorkbookError(f"{run} lacks {', '.join(missing)}: run notebooks 01 to 05 there first")
     for name in KEPT:
         (reference / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, reference / name)
