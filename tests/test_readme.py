@@ -26,10 +26,12 @@ def test_readme_shows_the_kept_benchmark():
 
 
 def test_a_run_that_is_no_benchmark_is_refused(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{bench_reference.START}{bench_reference.END}", encoding="utf-8")
     with pytest.raises(WorkbookError, match=r"lacks results\.csv"):
-        bench_reference.keep(tmp_path, tmp_path / "bench", ROOT / "README.md")
+        bench_reference.keep(tmp_path, tmp_path / "bench", readme)
     with pytest.raises(WorkbookError, match="no time ratios"):
-        bench_reference.keep(ROOT / "outputs" / "reference", tmp_path, ROOT / "README.md")
+        bench_reference.keep(ROOT / "outputs" / "reference", tmp_path / "bench", readme)
 
 
 def test_files_the_readme_names_exist():

@@ -32,9 +32,10 @@ def time_and_memory(results: Sequence[Batch], found: Mapping[int, list[Bound]]) 
         left.plot(sizes, limit, "--", color=colour(role), label=f"{precision}, roofline")
     left.set_xscale("log", base=2)
     left.set_xticks(sizes, [str(size) for size in sizes])
+    left.margins(y=0.3)  # room for the legend
     left.set_ylim(bottom=0)
     left.set(xlabel="batch", ylabel="milliseconds an image")
-    left.legend()
+    left.legend(loc="upper right", ncols=2)
     _memory(right, results)
     return figure
 

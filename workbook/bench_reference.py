@@ -52,7 +52,7 @@ def keep(run: Path, reference: Path, readme: Path) -> None:
 def markdown(run: Path) -> str:
     """The README's table of time ratios, from the rows kept in ``run``."""
     rows = pd.read_csv(run / "results.csv", keep_default_na=False)
-    ratios = rows[rows.metric == "time_ratio"].copy()
+    ratios = rows[(rows.notebook == "bench") & (rows.metric == "time_ratio")].copy()
     if ratios.empty:
         raise WorkbookError(f"{run} holds no time ratios: name a run of `make bench`")
     ratios[["what", "threads"]] = ratios.executor.str.rsplit(", ", n=1, expand=True)

@@ -45,6 +45,7 @@ def rates_by_layer(
     bounds : mapping
         Precision -> the roofline of each layer if all its bytes came from memory: a tick a layer.
     """
+    colours = _colours(profiles)
     figure, panels = pyplot.subplots(len(profiles), 1, figsize=(9.6, 4.4 * len(profiles)))
     for axes, (precision, schedules) in zip(np.atleast_1d(panels), profiles.items(), strict=True):
         shapes = list(distinct_rates(next(iter(schedules.values()))))
@@ -52,9 +53,8 @@ def rates_by_layer(
         for index, (name, profile) in enumerate(schedules.items()):
             rates = distinct_rates(profile)
             heights = [rates.get(shape, np.nan) for shape in shapes]
-            shade = list(COLOURS.values())[index % len(COLOURS)]
             places = np.arange(len(shapes)) + index * width
-            axes.bar(places, heights, width, label=name, color=shade)
+            axes.bar(places, heights, width, label=name, color=colours[name])
         limit = peak.fastest(precision)
         axes.axhline(limit, color="black", linestyle="--", label="peak of the multiply units")
         _memory_ticks(axes, shapes, bounds[precision], limit)
@@ -65,6 +65,15 @@ def rates_by_layer(
         axes.legend(fontsize=7, ncols=3)
         axes.margins(y=0.25)
     return figure
+
+
+def _colours(profiles: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, str]:
+    """A colour for each schedule, the same in all panels; the integer Winograd has that of fp32."""
+    names = dict.fromkeys(name for schedules in profiles.values() for name in schedules)
+    families = dict.fromkeys(name.removesuffix("_int") for name in names)
+    shades = list(COLOURS.values())
+    shade = {family: shades[i % len(shades)] for i, family in enumerate(families)}
+    return {name: shade[name.removesuffix("_int")] for name in names}
 
 
 def _memory_ticks(axes, shapes: list[str], bounds: Sequence[LayerBound], limit: float) -> None:
