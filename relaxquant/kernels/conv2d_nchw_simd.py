@@ -52,11 +52,7 @@ def applies(spec: ConvSpec) -> bool:
     """Whether groups lie in whole blocks, and no halo around an image, which is not read here."""
     if spec.data.halo:
         return False
-    if spec.groups == 1:
-        return True
-    in_group = spec.data.channels // spec.groups
-    out_group = spec.out.channels // spec.groups
-    return in_group % spec.data.block == 0 and out_group % spec.out.block == 0
+    return spec.groups_are_whole_blocks
 
 
 def tiles(spec: ConvSpec, _weights: ConvWeights, isa: InstructionSet) -> list[Tile]:

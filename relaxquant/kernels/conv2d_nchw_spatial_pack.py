@@ -48,11 +48,7 @@ def applies(spec: ConvSpec) -> bool:
     """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
     if spec.precision == "int8" and (spec.data.block % 4 or spec.data.halo):
         return False
-    if spec.groups == 1:
-        return True
-    in_group = spec.data.channels // spec.groups
-    out_group = spec.out.channels // spec.groups
-    return in_group % spec.data.block == 0 and out_group % spec.out.block == 0
+    return spec.groups_are_whole_blocks
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:

@@ -162,6 +162,14 @@ class ConvSpec:
         return self.data.zero_point != 0 and any(self.window.padding) and not in_memory
 
     @property
+    def groups_are_whole_blocks(self) -> bool:
+        """Whether no block of channels, in or out, holds channels of two groups."""
+        if self.groups == 1:
+            return True
+        in_group, out_group = self.data.channels // self.groups, self.out.channels // self.groups
+        return in_group % self.data.block == 0 and out_group % self.out.block == 0
+
+    @property
     def is_batched_dense(self) -> bool:
         """Whether it is a dense layer on several images, whose weights serve them all."""
         sizes = {self.data.height, self.data.width, self.out.height, self.out.width}
