@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbook.errors import WorkbookError
+from workbook.reference import command
 
 KEPT = ("results.csv", "run.json")
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -92,19 +93,5 @@ def _origin(rows: pd.DataFrame) -> str:
     )
 
 
-def main() -> int:
-    """Keep the run named on the command line."""
-    if len(sys.argv) != 2:
-        print(__doc__)
-        return 2
-    root = Path(__file__).resolve().parent.parent
-    try:
-        keep(Path(sys.argv[1]), root / "outputs" / "reference" / "bench", root / "README.md")
-    except WorkbookError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, keep, "outputs/reference/bench"))

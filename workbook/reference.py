@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -118,14 +119,14 @@ def _origin(results: pd.DataFrame, facts: dict) -> str:
     )
 
 
-def main() -> int:
-    """Keep the run named on the command line."""
+def command(doc: str, keep: Callable[[Path, Path, Path], None], folder: str) -> int:
+    """Keep the run named on the command line in ``folder``, and rewrite the README."""
     if len(sys.argv) != 2:
-        print(__doc__)
+        print(doc)
         return 2
     root = Path(__file__).resolve().parent.parent
     try:
-        keep(Path(sys.argv[1]), root / "outputs" / "reference", root / "README.md")
+        keep(Path(sys.argv[1]), root / folder, root / "README.md")
     except WorkbookError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -133,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, keep, "outputs/reference"))
