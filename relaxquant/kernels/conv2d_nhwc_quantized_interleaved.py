@@ -68,7 +68,7 @@ def run_of(spec: ConvSpec) -> int:
 def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct:
     """The fastest dot product that is exact for the layer's weights."""
     run = run_of(spec)
-    return isa.dot_for(channel_quads(weights.weight, run), steps=run // 4)
+    return isa.dot_for(channel_quads(weights.weight, run), spec.data.largest, run // 4)
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:

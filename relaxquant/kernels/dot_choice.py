@@ -34,7 +34,8 @@ def dot_for_all(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Do
     if spec.precision != "int8":
         return None
     block = spec.data.block
-    return isa.dot_for(channel_quads(weights.weight, block), steps=straight_steps(block // 4))
+    quads = channel_quads(weights.weight, block)
+    return isa.dot_for(quads, spec.data.largest, straight_steps(block // 4))
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def choose_dots(
     for dot in isa.dots[: isa.dots.index(everywhere)]:
         if straight_steps(spec.data.block // 4) % dot.chain:
             continue
-        proven = _proven(packed, dot)
+        proven = _proven(packed, dot, spec.data.largest)
         share = proven.mean()
         cost = share * dot.cost + (1 - share) * everywhere.cost
         if cost < least:
@@ -98,8 +99,8 @@ def choose_dots(
     return best
 
 
-def _proven(packed: np.ndarray, dot: DotProduct) -> np.ndarray:
+def _proven(packed: np.ndarray, dot: DotProduct, activation_max: int) -> np.ndarray:
     """uint8 (O tiles, I blocks, KH, KW): whether ``dot`` is exact for that piece of weights."""
     tiles, blocks, kh, kw, steps, _ = packed.shape
     quads = packed.reshape(tiles, blocks, kh, kw, steps, -1, 4).swapaxes(-2, -3)
-    return fits_int16(quads, chain=dot.chain).all((-1, -2)).astype(np.uint8)
+    return fits_int16(quads, activation_max, dot.chain).all((-1, -2)).astype(np.uint8)

@@ -96,7 +96,7 @@ def pack_rows(spec: ConvSpec, weight: np.ndarray, tile_channels: int) -> np.ndar
 def dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct:
     """The fastest dot product that is exact for the layer's weights."""
     fours = row_fours(weights.weight)
-    return isa.dot_for(fours, steps=straight_steps(fours.shape[2]))
+    return isa.dot_for(fours, spec.data.largest, straight_steps(fours.shape[2]))
 
 
 def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Tile]:

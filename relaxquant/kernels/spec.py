@@ -35,6 +35,9 @@ class TensorSpec:
     halo : tuple of int, optional
         Rows and columns of zero points that lie around the image in memory: top, left, bottom,
         right. Only images for `image_nchw_spatial_pack` have one; their block is all channels.
+    largest : int
+        Largest value that uint8 can take here: ``2**n - 1`` where only n bits are used. Smaller
+        values may be summed in int16 for longer; padded channels may hold larger ones.
     """
 
     channels: int
@@ -46,6 +49,7 @@ class TensorSpec:
     rank: int = 4
     nhwc: bool = False
     halo: tuple[int, int, int, int] | None = None
+    largest: int = 255
 
     @property
     def blocks(self) -> int:

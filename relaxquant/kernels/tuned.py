@@ -202,7 +202,7 @@ def _dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> s
     fours = ceildiv(spec.data.block, 4)
     longest = max(dot.chain for dot in isa.dots)
     quads = channel_quads(weights.weight, 4 * fours)
-    return isa.dot_for(quads, steps=min(fours, longest)).name
+    return isa.dot_for(quads, spec.data.largest, min(fours, longest)).name
 
 
 def _without_zero_point(tensor: TensorSpec | None) -> TensorSpec | None:

@@ -10,6 +10,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO, check_schedule, layout_of
 from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tuned import Tuned
+from . import ranges
 from .emit import Emitter, Lowered
 from .fuse import fuse
 from .graph import Graph
@@ -27,9 +28,9 @@ def lower(
 ) -> Lowered:
     """Lower ``main`` of a fp32 or QDQ Relax module to kernels for ``target``.
 
-    Four phases: *read* the operators, *fuse* epilogues into layers, *assign* layouts, and *emit*
-    one ``call_tir`` a layer, for which *realize* turns scales into integers. What no kernel takes
-    stays a Relax operator in float, recorded with the reason.
+    Five phases: *read* the operators, *fuse* epilogues into layers, find the *ranges* of values,
+    *assign* layouts, and *emit* one ``call_tir`` a layer, for which *realize* turns scales into
+    integers. What no kernel takes stays a Relax operator in float, recorded with the reason.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
     graph = reader.graph()
     fuse(graph)
     graph.drop_dead()
+    ranges.find(graph)
     assign(graph, layout_of(schedule))
     return reader, graph
 

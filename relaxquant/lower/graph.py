@@ -37,6 +37,8 @@ class Value:
         Whether that axis holds all channels and the layout is called NHWC.
     halo : tuple of int, optional
         Border of zero points around an image in memory, as `TensorSpec` has it.
+    largest : int
+        Largest stored value of uint8, set by `ranges.find`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Value:
     block: int = 1
     nhwc: bool = False
     halo: tuple[int, int, int, int] | None = None
+    largest: int = 255
 
     @property
     def is_feature_map(self) -> bool:
@@ -67,6 +70,7 @@ class Value:
             rank=len(self.shape),
             nhwc=self.nhwc,
             halo=self.halo,
+            largest=self.largest,
         )
 
     def same_steps(self, other: Value) -> bool:

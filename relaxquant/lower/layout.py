@@ -130,5 +130,6 @@ class _Inserter:
         output = Value(name, value.shape, dtype, block=block, nhwc=self.nhwc)
         if dtype == value.dtype:
             output.scale, output.zero_point = value.scale, value.zero_point
+            output.largest = value.largest
         self.nodes.append(Node("convert", [value], output, label=value.name))
         return output

@@ -1,0 +1,30 @@
+"""The largest value that each quantized activation can take: fewer bits allow faster arithmetic.
+
+A tensor of n bits is written in QDQ as a clip to the range of n bits before ``R.quantize``. Any
+other bound that the network has, of a ReLU6 for one, serves as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .graph import Graph, Node
+from .realize import bounds
+
+KEEP_VALUES = ("max_pool2d", "flatten", "convert")
+
+
+def find(graph: Graph) -> None:
+    """Set `Value.largest` of every uint8 value of a fused network, in place."""
+    for node in graph.nodes:
+        if node.output.dtype == "uint8":
+            node.output.largest = _largest(node)
+
+
+def _largest(node: Node) -> int:
+    if node.op in KEEP_VALUES:
+        return node.inputs[0].largest
+    _, high = bounds(node.output, node.clip)
+    # As the kernel rounds it: bounds are float32 there. Padding adds the zero point.
+    stored = int(np.rint(np.float32(high))) + node.output.zero_point
+    return max(stored, node.output.zero_point)
