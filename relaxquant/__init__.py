@@ -1,7 +1,7 @@
 """relaxquant: automatic quantization and integer kernels for Apache TVM's Relax.
 
 mod  = rq.frontends.from_torch(model, example_input)
-qmod = rq.quantize(mod, rq.QConfig(), calibration=batches)
+qmod = rq.quantize(mod, rq.QConfig.best(), calibration=batches)
 lib  = rq.compile(qmod)
 y    = lib(x)
 """
@@ -10,7 +10,7 @@ from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
 from .kernels.tuned import Tuned
-from .quantize import QConfig, quantize
+from .quantize import QConfig, qconfig, quantize
 from .tune import tune
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "compile",
     "frontends",
     "load",
+    "qconfig",
     "quantize",
     "target",
     "tune",

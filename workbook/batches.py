@@ -38,7 +38,7 @@ def quantized(net: zoo.Network, calibration: int, seed: int) -> dict[str, tvm.IR
     module = rq.frontends.from_torch(net.model, example, dynamic_batch=True)
     images = zoo.calibration_images(net, calibration, seed)
     batches = list(images.batches(CALIBRATION_BATCH))
-    return {"fp32": module, "int8": rq.quantize(module, rq.QConfig(), calibration=batches)}
+    return {"fp32": module, "int8": rq.quantize(module, rq.QConfig.best(), calibration=batches)}
 
 
 @dataclass(frozen=True)

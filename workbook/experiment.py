@@ -51,7 +51,7 @@ def quantized_pair(net: zoo.Network, batch: int, calibration: int, seed: int) ->
     module = rq.frontends.from_torch(net.model, net.example_input(batch, seed))
     images = zoo.calibration_images(net, max(calibration, batch), seed)
     batches = [part for part in images.batches(batch) if len(part) == batch]
-    quantized = rq.quantize(module, rq.QConfig(), calibration=batches)
+    quantized = rq.quantize(module, rq.QConfig.best(), calibration=batches)
     return Pair(module, quantized, f"{batch * len(batches)} images, {images.source}")
 
 

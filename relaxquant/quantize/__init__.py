@@ -6,7 +6,7 @@
 
 from .annotate import Annotation, KeptFloat, QTensor, annotate
 from .calibrate import calibrate
-from .config import QConfig, QuantizeError
+from .config import QConfig, QuantizeError, qconfig
 from .insert_qdq import insert_qdq
 from .pipeline import quantize
 from .summary import SummaryRow, summary
@@ -21,6 +21,7 @@ __all__ = [
     "annotate",
     "calibrate",
     "insert_qdq",
+    "qconfig",
     "quantize",
     "summary",
 ]

@@ -107,7 +107,7 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
     Takes the place of TVM's ``src/relay/quantize/annotate.cc`` (Relay, removed), with QDQ pairs in
     place of ``simulated_quantize``.
     """
-    config = QConfig() if config is None else config
+    config = config or QConfig.best()
     graph = read_graph(mod)
     refused = _refused_layers(graph, config)
     quantized = {n.index for n in graph.nodes if n.op in LAYERS and n.index not in refused}

@@ -4,51 +4,115 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from numbers import Integral, Real
 
-from ..errors import RelaxQuantError
+from . import checks
+from .checks import QuantizeError
 
-NBITS = (8,)
-CALIBRATE_MODES = ("min_max", "global_scale", "percentile")
-WEIGHT_GRANULARITIES = ("per_channel", "per_tensor")
+NBITS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+BITS_OF = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32}
+CHOICES = {
+    "nbit_input": NBITS,
+    "nbit_weight": NBITS,
+    "nbit_activation": (8, 16, 32),
+    "dtype_input": ("auto", "int8", "uint8", "int16"),
+    "dtype_weight": ("auto", "int8", "int16"),
+    "dtype_activation": ("int8", "int16", "int32"),
+    "calibrate_mode": ("global_scale", "min_max", "percentile", "kl_divergence", "mse"),
+    "weight_scale": ("power2", "max", "mse"),
+    "skip_dense_layer": (False, True),
+    "do_simulation": (False, True),
+    "round_for_shift": (False, True),
+    "rounding": ("UPWARD", "TONEAREST", "TOEVEN"),
+    "partition_conversions": ("disabled", "enabled", "fully_integral"),
+    "weight_granularity": ("per_channel", "per_tensor"),
+    "weight_rounding": ("nearest", "compensated"),
+    "ternary": (False, True),
+    "reduce_range": ("auto", False, True),
+    "asymmetric": (False, True),
+    "bias_correction": (False, True),
+    "cross_layer_equalization": (False, True),
+}
+HINTS = {"dtype_input": "; bits are set by nbit_input", "dtype_weight": "; bits: nbit_weight"}
 
-
-class QuantizeError(RelaxQuantError, ValueError):
-    """A network, a setting or calibration data cannot be used to quantize."""
+_active: ContextVar[tuple[QConfig, ...]] = ContextVar("relaxquant_qconfig", default=())
 
 
 @dataclass(frozen=True)
 class QConfig:
-    """Settings of `relaxquant.quantize`, under the names of TVM's ``relay.quantize.qconfig``.
+    """Settings of `relaxquant.quantize`: those of TVM's ``relay.quantize.qconfig``, and new ones.
+
+    ``QConfig()`` has relay.quantize's defaults, `QConfig.best` those that lose the least accuracy.
+    In a ``with`` statement it holds for every `relaxquant.quantize` inside that is given none.
 
     Parameters
     ----------
     nbit_input : int
-        Bits of quantized activations; only 8.
+        Bits of quantized activations, 1 to 8 or 16.
     nbit_weight : int
-        Bits of quantized weights; only 8.
+        Bits of quantized weights, 1 to 8 or 16. One bit is -1 and 1.
+    nbit_activation : int
+        Bits of a layer's sum, 8, 16 or 32: a sum that needs more is clipped.
+    dtype_input : str
+        Type of quantized activations: ``"int8"`` symmetric, ``"uint8"`` with a zero point where
+        they can be negative, ``"int16"`` symmetric; ``"auto"`` takes ``"uint8"`` where they cannot
+        be negative or `asymmetric` is set, and ``"int16"`` for 16 bits.
+    dtype_weight : str
+        Type of quantized weights, ``"int8"`` or ``"int16"``; ``"auto"`` by their bits.
+    dtype_activation : str
+        Type of a layer's sum; the narrower of it and `nbit_activation` counts.
     calibrate_mode : str
         How an activation's threshold, the largest magnitude that is not clipped, is found:
-        ``"min_max"`` takes the largest magnitude seen, ``"percentile"`` the `percentile`-th
-        percentile of the magnitudes seen, ``"global_scale"`` takes `global_scale` for all of them
-        and needs no data.
+        ``"global_scale"`` takes `global_scale` for all of them and needs no data; ``"min_max"``
+        takes the largest magnitude seen, ``"percentile"`` the `percentile`-th percentile of the
+        magnitudes seen, ``"kl_divergence"`` what changes their distribution least, ``"mse"`` what
+        costs the least squared error.
     global_scale : float
         Threshold of every activation in mode ``"global_scale"``.
+    weight_scale : str
+        Scale of weights: ``"max"`` clips none, ``"power2"`` is the next power of two above,
+        ``"mse"`` costs the least squared error.
+    skip_dense_layer : bool
+        Whether all dense layers (``R.matmul`` by a constant) stay in float.
+    skip_conv_layers : sequence of int or None
+        Convolutions that stay in float, counted from 0 in order of appearance.
+    do_simulation : bool
+        Return the float network that computes what the quantized one does.
+    round_for_shift : bool
+        Whether sums are rounded when they become activations, or cut off (towards minus infinity).
+    debug_enabled_ops : sequence of str or None
+        Quantize these operators only; None for all that can be.
+    rounding : str
+        Of values between two integers: ``"UPWARD"`` rounds halves up, ``"TONEAREST"`` away from
+        zero, ``"TOEVEN"`` to the even one, which costs one instruction.
+    calibrate_chunk_by : int
+        Observe at most so many tensors at a time, running over the data again for the next ones;
+        -1 for all at once.
+    partition_conversions : str
+        ``"enabled"`` puts conversions of inputs, integer middle and conversions of outputs into
+        functions of their own; ``"fully_integral"`` also refuses float operators in the middle.
     percentile : float
         In (0, 100], for mode ``"percentile"``; 100 is ``"min_max"``.
     weight_granularity : str
         ``"per_channel"``: one scale for each output channel; ``"per_tensor"``: one for each layer.
-    skip_conv_layers : sequence of int
-        Convolutions that stay in float, counted from 0 in order of appearance.
-    skip_dense_layer : bool
-        Whether all dense layers (``R.matmul`` by a constant) stay in float.
-    reduce_range : bool
-        Quantize weights to [-64, 64] instead of [-127, 127]. AVX2's ``vpmaddubsw`` adds two
-        u8 x s8 products in a saturating int16: ``255 * 64 * 2 = 32640 < 32767`` cannot saturate,
-        ``255 * 127 * 2`` can. With the full range the lowering must use a slower exact instruction
-        wherever the weights do not prove safety. Costs just under one bit of weight precision.
+    weight_rounding : str
+        ``"nearest"``, or ``"compensated"``: what rounding one weight adds to a layer's output is
+        taken back by the weights still to be rounded (needs calibration data).
+    ternary : bool
+        With two bits: -1, 0 and 1 instead of -2 to 1.
+    reduce_range : bool or "auto"
+        Quantize 8-bit weights to [-64, 64] instead of [-127, 127]. ``vpmaddubsw`` adds two u8 x s8
+        products in a saturating int16: ``255 * 64 * 2 = 32640 < 32767`` cannot saturate,
+        ``255 * 127 * 2`` can, and the lowering must use a slower exact instruction wherever the
+        weights do not prove safety. ``"auto"`` does so where the target has nothing better.
+    asymmetric : bool
+        Give activations that can be negative a range of their own on either side of 0.
+    bias_correction : bool
+        Take the mean error that quantization adds to each channel out of the biases.
+    cross_layer_equalization : bool
+        Move ranges between neighbouring layers before quantization, so that channels are alike.
 
     Raises
     ------
@@ -56,17 +120,53 @@ class QConfig:
         If a value is not allowed; the message names the field and what is.
     TypeError
         If a field does not exist; the message gives the nearest name.
+
+    Notes
+    -----
+    Names and defaults of the first 17: ``python/tvm/relay/quantize/quantize.py`` (Relay, removed).
     """
 
     nbit_input: int = 8
     nbit_weight: int = 8
-    calibrate_mode: str = "percentile"
+    nbit_activation: int = 32
+    dtype_input: str = "int8"
+    dtype_weight: str = "int8"
+    dtype_activation: str = "int32"
+    calibrate_mode: str = "global_scale"
     global_scale: float = 8.0
+    weight_scale: str = "power2"
+    skip_dense_layer: bool = True
+    skip_conv_layers: tuple[int, ...] | None = (0,)
+    do_simulation: bool = False
+    round_for_shift: bool = True
+    debug_enabled_ops: tuple[str, ...] | None = None
+    rounding: str = "UPWARD"
+    calibrate_chunk_by: int = -1
+    partition_conversions: str = "disabled"
     percentile: float = 99.99
-    weight_granularity: str = "per_channel"
-    skip_conv_layers: tuple[int, ...] = ()
-    skip_dense_layer: bool = False
-    reduce_range: bool = True
+    weight_granularity: str = "per_tensor"
+    weight_rounding: str = "nearest"
+    ternary: bool = False
+    reduce_range: bool | str = "auto"
+    asymmetric: bool = False
+    bias_correction: bool = False
+    cross_layer_equalization: bool = False
+
+    @classmethod
+    def relay_default(cls, **fields) -> QConfig:
+        """What relay.quantize did when nothing was chosen: the defaults, with ``fields``."""
+        return cls(**fields)
+
+    @classmethod
+    def best(cls, **fields) -> QConfig:
+        """The settings that lose the least accuracy, with ``fields`` changed."""
+        return cls(**(_BEST | fields))
+
+    @staticmethod
+    def current() -> QConfig | None:
+        """The innermost config that a ``with`` statement holds; None outside of all."""
+        active = _active.get()
+        return active[-1] if active else None
 
     def __new__(cls, *args, **kwargs):
         # The generated __init__ would refuse an unknown name too, but without the nearest one.
@@ -79,43 +179,81 @@ class QConfig:
         return super().__new__(cls)
 
     def __post_init__(self):
-        _one_of("nbit_input", self.nbit_input, NBITS)
-        _one_of("nbit_weight", self.nbit_weight, NBITS)
-        _one_of("calibrate_mode", self.calibrate_mode, CALIBRATE_MODES)
-        _one_of("weight_granularity", self.weight_granularity, WEIGHT_GRANULARITIES)
-        _number_in("global_scale", self.global_scale, math.inf, "a finite number above 0")
-        _number_in("percentile", self.percentile, 100, "a number above 0 and at most 100")
-        _one_of("skip_dense_layer", self.skip_dense_layer, (False, True))
-        _one_of("reduce_range", self.reduce_range, (False, True))
-        object.__setattr__(self, "skip_conv_layers", _indices(self.skip_conv_layers))
+        for field, allowed in CHOICES.items():
+            checks.one_of(field, getattr(self, field), allowed, HINTS.get(field, ""))
+        checks.number_up_to("global_scale", self.global_scale, math.inf, "a finite number above 0")
+        checks.number_up_to("percentile", self.percentile, 100, "a number above 0 and at most 100")
+        checks.chunk("calibrate_chunk_by", self.calibrate_chunk_by)
+        self._set("skip_conv_layers", checks.indices("skip_conv_layers", self.skip_conv_layers))
+        self._set("debug_enabled_ops", checks.names("debug_enabled_ops", self.debug_enabled_ops))
+        self._check_types_hold_bits()
+
+    def __enter__(self) -> QConfig:
+        _active.set((*_active.get(), self))
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        _active.set(_active.get()[:-1])
 
     @property
     def weight_qmax(self) -> int:
-        """Largest magnitude of a quantized weight: 64 with `reduce_range`, else 127."""
-        largest = 2 ** (self.nbit_weight - 1)
-        return largest // 2 if self.reduce_range else largest - 1
+        """Largest magnitude of a quantized weight: of 8 bits 64 with `reduce_range`, else 127."""
+        if self.nbit_weight == 8 and self.reduce_range is True:
+            return 64
+        return max(2 ** (self.nbit_weight - 1) - 1, 1)
+
+    def for_target(self, target="native") -> QConfig:
+        """The config with ``reduce_range="auto"`` decided for a compilation target.
+
+        Raises
+        ------
+        TargetError
+            If the target is unknown.
+        """
+        if self.reduce_range != "auto":
+            return self
+        from .. import target as targets
+        from ..kernels.intrinsics import instruction_set
+
+        fastest = instruction_set(targets.resolve(target)).dots[0]
+        return replace(self, reduce_range=fastest.pairs_saturate)
+
+    def _check_types_hold_bits(self) -> None:
+        for what in ("input", "weight"):
+            nbit, dtype = getattr(self, f"nbit_{what}"), getattr(self, f"dtype_{what}")
+            if dtype != "auto" and nbit > BITS_OF[dtype]:
+                raise QuantizeError(
+                    f"QConfig.nbit_{what} is {nbit}, but dtype_{what} is {dtype!r}, which holds "
+                    f"{BITS_OF[dtype]} bits: set dtype_{what}='auto'"
+                )
+
+    def _set(self, field: str, value) -> None:
+        object.__setattr__(self, field, value)
 
 
-def _one_of(field: str, value, allowed: tuple) -> None:
-    # By type too: True == 1, and 8.0 == 8.
-    if not any(type(value) is type(choice) and value == choice for choice in allowed):
-        choices = ", ".join(map(repr, allowed))
-        raise QuantizeError(f"QConfig.{field} is {value!r}; allowed: {choices}")
+_BEST = {
+    "dtype_input": "auto",
+    "dtype_weight": "auto",
+    "calibrate_mode": "percentile",
+    "weight_scale": "max",
+    "weight_granularity": "per_channel",
+    "skip_dense_layer": False,
+    "skip_conv_layers": (),
+    "rounding": "TOEVEN",
+}
 
 
-def _number_in(field: str, value, highest: float, allowed: str) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and 0 < value <= highest):
-        raise QuantizeError(f"QConfig.{field} is {value!r}; allowed: {allowed}")
+def qconfig(**fields) -> QConfig:
+    """Settings for a ``with`` statement, as ``relay.quantize.qconfig`` gave them.
 
+    Raises
+    ------
+    QuantizeError, TypeError
+        As `QConfig`.
 
-def _indices(value) -> tuple[int, ...]:
-    allowed = "a sequence of integers from 0 up"
-    try:
-        indices = tuple(value)
-    except TypeError:
-        indices = (None,)
-    for index in indices:
-        if not isinstance(index, Integral) or isinstance(index, bool) or index < 0:
-            raise QuantizeError(f"QConfig.skip_conv_layers is {value!r}; allowed: {allowed}")
-    return tuple(int(index) for index in indices)
+    Examples
+    --------
+    >>> with rq.qconfig(skip_conv_layers=[0], global_scale=4.0):
+    ...     qmod = rq.quantize(mod)
+    """
+    return QConfig(**fields)

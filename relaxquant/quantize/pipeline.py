@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable
 
 from tvm import IRModule
+from tvm.target import Target
 
 from .annotate import Annotation, annotate
 from .calibrate import CompileFn, calibrate
@@ -21,6 +22,7 @@ def quantize(
     *,
     progress: bool = False,
     compile_fn: CompileFn | None = None,
+    target: str | dict | Target = "native",
 ) -> IRModule:
     """Quantize a fp32 network after training: annotate, calibrate, insert q/dq.
 
@@ -30,7 +32,7 @@ def quantize(
         fp32 Relax with one function ``main`` of one dataflow block, as `relaxquant.frontends`
         gives it; not changed.
     config : QConfig, optional
-        Settings; `QConfig()` by default.
+        Settings; by default those of the ``with`` statement around, else `QConfig.best()`.
     calibration : iterable, optional
         Batches: float32 NumPy arrays or torch tensors of the input's shape, of any size where the
         batch is symbolic. Read once, one at a time. Only mode ``global_scale`` needs none.
@@ -39,6 +41,9 @@ def quantize(
     compile_fn : callable, optional
         How to run the network for calibration: compiles a module and returns a function from an
         input to the list of outputs. By default `relaxquant.compile` for this machine.
+    target : str, dict or tvm.target.Target
+        What the module will be compiled for, which decides ``reduce_range="auto"``; see
+        `relaxquant.target.resolve`.
 
     Returns
     -------
@@ -51,6 +56,8 @@ def quantize(
     QuantizeError
         If the module, the settings or the data do not fit; one message names the thing and the
         way out.
+    TargetError
+        If the target is unknown.
 
     Warns
     -----
@@ -63,9 +70,10 @@ def quantize(
     weights for each channel follow Krishnamoorthi, "Quantizing deep convolutional networks for
     efficient inference", arXiv 1806.08342.
     """
-    config = QConfig() if config is None else config
+    config = config if config is not None else QConfig.current() or QConfig.best()
     if not isinstance(config, QConfig):
         raise QuantizeError(f"config is a {type(config).__name__}: give a QConfig")
+    config = config.for_target(target)
     mod = prepare(mod)
     annotation = annotate(mod, config)
     if not annotation.layers:

@@ -30,7 +30,7 @@ def module():
 
 @pytest.fixture(scope="module")
 def quantized(module):
-    return rq.quantize(module, rq.QConfig(), calibration=[torch.randn(2, 3, 8, 8).numpy()])
+    return rq.quantize(module, rq.QConfig.best(), calibration=[torch.randn(2, 3, 8, 8).numpy()])
 
 
 def test_fp32_by_hand(module):

@@ -27,7 +27,7 @@ pytestmark = [
 def library():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
-    config = rq.QConfig(calibrate_mode="global_scale")
+    config = rq.QConfig.best(calibrate_mode="global_scale")
     target = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "cortex-a76"}
     return rq.compile(rq.quantize(module, config), target=target, threads=1), x
 

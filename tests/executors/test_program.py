@@ -14,7 +14,7 @@ from tests.networks import make
 def quantized():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
-    return rq.quantize(module, rq.QConfig(), calibration=[x.numpy()]), x.numpy()
+    return rq.quantize(module, rq.QConfig.best(), calibration=[x.numpy()]), x.numpy()
 
 
 def test_parallel_equals_serial(quantized, monkeypatch):

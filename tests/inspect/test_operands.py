@@ -13,7 +13,7 @@ from tests.networks import make
 def modules():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
-    return module, rq.quantize(module, rq.QConfig(), calibration=[x.numpy()])
+    return module, rq.quantize(module, rq.QConfig.best(), calibration=[x.numpy()])
 
 
 def test_stock_tvm_multiplies_floats_in_a_quantized_network(modules):

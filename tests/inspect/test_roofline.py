@@ -56,7 +56,7 @@ def test_memory_sets_it_where_nothing_is_held_and_little_is_computed(module):
 
 def test_threads_and_precision_choose_the_limits(module):
     calibration = [torch.randn(2, 3, 32, 32, generator=torch.manual_seed(1)).numpy()]
-    int8 = rq.quantize(module, rq.QConfig(), calibration=calibration)
+    int8 = rq.quantize(module, rq.QConfig.best(), calibration=calibration)
     settings = {"batch": 1, "threads": 1, "cache_bytes": 0}
     by_shape = [
         sorted(layer_bounds(m, MACHINE, **settings), key=lambda layer: layer.shape)

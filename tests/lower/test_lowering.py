@@ -22,7 +22,7 @@ def quantized(network, x, **config):
     generator = torch.Generator().manual_seed(1)
     noise = [torch.randn(x.shape, generator=generator) for _ in range(2)]
     batches = [batch.numpy() for batch in (x, *noise)]
-    return module, rq.quantize(module, rq.QConfig(**config), calibration=batches)
+    return module, rq.quantize(module, rq.QConfig.best(**config), calibration=batches)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -14,7 +14,7 @@ from tests.networks import make
 def quantized():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
-    module = rq.quantize(module, rq.QConfig(), calibration=[x.numpy()])
+    module = rq.quantize(module, rq.QConfig.best(), calibration=[x.numpy()])
     return module, x, rq.compile(module, threads=1, schedule="reference")(x)
 
 

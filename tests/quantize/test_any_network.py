@@ -66,7 +66,7 @@ def is_pair(graph, index):
 @given(program=programs())
 def test_invariants_of_any_network(net, program):
     mod = net(interpret(program), shape=(1, 4, 6, 6))
-    qmod = quantize(mod, QConfig(calibrate_mode="global_scale"))
+    qmod = quantize(mod, QConfig.best(calibrate_mode="global_scale"))
     graph = read_graph(qmod)
     sources = [node.inputs[0] for node in graph.nodes if node.op == "quantize"]
     assert len(sources) == len(set(sources))  # one pair for each tensor
@@ -97,7 +97,7 @@ def is_read_by_an_integer_kernel(graph, quantize_node):
 def test_any_network_runs_and_unsigned_tensors_are_not_negative(net, stock, program, seed):
     mod = prepare(net(interpret(program), shape=(1, 4, 6, 6), seed=seed))
     x = np.random.default_rng(seed).normal(size=(1, 4, 6, 6)).astype("float32")
-    qmod = quantize(mod, QConfig(), [x], compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(), [x], compile_fn=stock)
     unsigned = {row.tensor for row in summary(qmod) if row.dtype == "uint8"}
     graph = read_graph(mod)
     nodes = [n for n in graph.nodes if n.name in unsigned]

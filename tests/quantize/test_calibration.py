@@ -22,7 +22,7 @@ def small(layers, x):
 
 def thresholds(mod, batches, stock, **settings):
     """{tensor name: threshold}."""
-    mod, config = prepare(mod), QConfig(**settings)
+    mod, config = prepare(mod), QConfig.best(**settings)
     annotation = annotate(mod, config)
     found = calibrate(mod, annotation, config, batches, compile_fn=stock)
     return {annotation.graph.nodes[node].name: value for node, value in found.items()}
@@ -74,7 +74,7 @@ def test_generators_and_torch_tensors(net, stock, batches):
 
 def test_data_is_read_once_and_one_at_a_time(net, stock, batches):
     mod = prepare(net(small))
-    annotation = annotate(mod, QConfig())
+    annotation = annotate(mod, QConfig.best())
     log = []
 
     def compile_fn(module):
@@ -91,7 +91,7 @@ def test_data_is_read_once_and_one_at_a_time(net, stock, batches):
             log.append("read")
             yield batch
 
-    calibrate(mod, annotation, QConfig(), data(), compile_fn=compile_fn)
+    calibrate(mod, annotation, QConfig.best(), data(), compile_fn=compile_fn)
     assert log == ["read", "run"] * 3
 
 
@@ -102,7 +102,7 @@ def test_only_ends_of_chains_are_observed(net):
         return layers.emit(R.nn.softmax(layers.conv(y, "c2")), "soft")
 
     mod = prepare(net(body))
-    annotation = annotate(mod, QConfig())
+    annotation = annotate(mod, QConfig.best())
     nodes = [t.node for t in annotation.tensors.values() if t.is_calibrated]
     observed = observed_module(mod, annotation, [n for n in nodes if n > 0])
     graph = read_graph(observed)
@@ -119,15 +119,15 @@ def test_relaxquant_compiles_by_default(net, stock, batches, monkeypatch):
         return stock(mod)
 
     monkeypatch.setattr(relaxquant, "compile", compile_)
-    qmod = quantize(net(small), QConfig(), batches)
+    qmod = quantize(net(small), QConfig.best(), batches)
     assert calls == [{"target": "native", "executor": "graph"}]
     assert sum(node.op == "quantize" for node in read_graph(qmod).nodes) == 2
 
 
 def test_progress_is_drawn_only_when_asked_for(net, stock, batches, capsys):
-    quantize(net(small), QConfig(), batches, compile_fn=stock)
+    quantize(net(small), QConfig.best(), batches, compile_fn=stock)
     assert capsys.readouterr().out == ""
-    quantize(net(small), QConfig(), batches, compile_fn=stock, progress=True)
+    quantize(net(small), QConfig.best(), batches, compile_fn=stock, progress=True)
     assert "calibrate" in capsys.readouterr().out
 
 
@@ -151,13 +151,13 @@ NAN = np.where(np.arange(GOOD.size).reshape(GOOD.shape) == 5, np.nan, GOOD).asty
 )
 def test_bad_data_is_named(net, stock, data, message):
     with pytest.raises(QuantizeError, match=message):
-        quantize(net(small), QConfig(), data, compile_fn=stock)
+        quantize(net(small), QConfig.best(), data, compile_fn=stock)
 
 
 def test_an_empty_batch(net, stock):
     mod = net(small, shape=("n", 3, 8, 8))
     with pytest.raises(QuantizeError, match="shape \\(0, 3, 8, 8\\); 'x' takes float32 \\(n, 3"):
-        quantize(mod, QConfig(), [GOOD[:0]], compile_fn=stock)
+        quantize(mod, QConfig.best(), [GOOD[:0]], compile_fn=stock)
 
 
 def test_data_is_checked_before_anything_is_compiled(net):
@@ -165,7 +165,7 @@ def test_data_is_checked_before_anything_is_compiled(net):
         raise AssertionError("compiled")
 
     with pytest.raises(QuantizeError, match="empty"):
-        quantize(net(small), QConfig(), [], compile_fn=never)
+        quantize(net(small), QConfig.best(), [], compile_fn=never)
 
 
 def test_a_tensor_that_overflows_is_named(net, stock):
@@ -174,13 +174,13 @@ def test_a_tensor_that_overflows_is_named(net, stock):
         return layers.conv(y, "c2")
 
     with pytest.raises(QuantizeError, match="in calibration, tensor 'e1' holds NaN or infinity"):
-        quantize(net(body), QConfig(), [GOOD + 1e4], compile_fn=stock)
+        quantize(net(body), QConfig.best(), [GOOD + 1e4], compile_fn=stock)
 
 
 def test_networks_calibration_cannot_feed(net, stock):
     symbolic = net(lambda layers, x: layers.conv(x, "c1"), shape=(1, 3, "h", 8))
     with pytest.raises(QuantizeError, match="only its first axis, the batch, may be symbolic"):
-        quantize(symbolic, QConfig(), [GOOD], compile_fn=stock)
+        quantize(symbolic, QConfig.best(), [GOOD], compile_fn=stock)
     bb = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((1, 4), "float32"))
     w = relax.Var("w", relax.TensorType((4, 4), "float32"))
@@ -190,4 +190,4 @@ def test_networks_calibration_cannot_feed(net, stock):
             out = bb.emit_output(R.matmul(y, w))
         bb.emit_func_output(out)
     with pytest.raises(QuantizeError, match="one input, but this has 2 \\(x, w\\)"):
-        quantize(bb.get(), QConfig(), [GOOD], compile_fn=stock)
+        quantize(bb.get(), QConfig.best(), [GOOD], compile_fn=stock)

@@ -78,6 +78,6 @@ def test_memory_is_bounded():
 @pytest.mark.parametrize("mode", ["min_max", "percentile"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_finite(mode, bad):
-    observer = observer_factory(QConfig(calibrate_mode=mode))()
+    observer = observer_factory(QConfig.best(calibrate_mode=mode))()
     with pytest.raises(QuantizeError, match="NaN or infinity"):
         observer.update(np.array([5, bad, 1, -1], np.float32))

@@ -100,7 +100,7 @@ class FakeQuant:
 def test_stock_tvm_computes_what_fake_quantization_in_torch_does(
     net, stock, batches, granularity, reduce_range
 ):
-    config = QConfig(weight_granularity=granularity, reduce_range=reduce_range)
+    config = QConfig.best(weight_granularity=granularity, reduce_range=reduce_range)
     mod, constants = constants_of(block, net)
     qmod = quantize(mod, config, batches, compile_fn=stock)
     fake = FakeQuant(constants, 64 if reduce_range else 127, granularity == "per_channel")
@@ -123,8 +123,9 @@ def test_every_setting_moves_the_precision_where_it_should(net, stock, batches):
     run_float = stock(mod)
     exact = np.stack([run_float(batch)[0] for batch in batches])
 
-    def quality(**settings):
-        run = stock(quantize(mod, QConfig(**settings), batches, compile_fn=stock))
+    def quality(reduce_range=True, **settings):
+        settings["reduce_range"] = reduce_range
+        run = stock(quantize(mod, QConfig.best(**settings), batches, compile_fn=stock))
         return db(exact, np.stack([run(batch)[0] for batch in batches]))
 
     default = quality()
@@ -139,7 +140,7 @@ def test_max_pool_is_exact_in_integers(net, stock, batches):
     def body(layers, x):
         return layers.conv(layers.emit(R.nn.max_pool2d(x, (2, 2), (2, 2)), "pool"), "c")
 
-    qmod = quantize(net(body), QConfig(), batches, compile_fn=stock)
+    qmod = quantize(net(body), QConfig.best(), batches, compile_fn=stock)
     rows = {row.tensor: row for row in summary(qmod)}
     assert rows["pool"].scale == rows["x"].scale and rows["pool"].dtype == rows["x"].dtype
 
@@ -154,7 +155,7 @@ def test_a_dead_relu_and_a_dead_channel(net, stock, batches):
         return layers.bias(y, "c1", (1, 4, 1, 1))
 
     mod = net(body)
-    qmod = quantize(mod, QConfig(), batches, compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(), batches, compile_fn=stock)
     for row in summary(qmod):
         assert np.isfinite(row.scale) and row.scale > 0
     scales = [
@@ -171,7 +172,7 @@ def test_weights_next_to_zero_keep_their_bias(net, stock, batches):
         return layers.bias(y, "c", (1, 4, 1, 1))
 
     mod = net(body)
-    qmod = quantize(mod, QConfig(), batches, compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(), batches, compile_fn=stock)
     rows = {row.tensor: row for row in summary(qmod)}
     weight = next(n for n in read_graph(qmod).nodes if n.name == "c_weight")
     bias = next(n for n in read_graph(qmod).nodes if n.op == "add").constants[0].value.numpy()
@@ -184,7 +185,7 @@ def test_weights_next_to_zero_keep_their_bias(net, stock, batches):
 
 
 def test_form_of_activations_weights_and_bias(net, batches, stock):
-    qmod = quantize(net(block), QConfig(), batches, compile_fn=stock)
+    qmod = quantize(net(block), QConfig.best(reduce_range=True), batches, compile_fn=stock)
     graph = read_graph(qmod)
     assert relax.analysis.well_formed(qmod) is not False
     by_name = {node.name: node for node in graph.nodes}
@@ -206,7 +207,7 @@ def test_form_of_activations_weights_and_bias(net, batches, stock):
 
 
 def test_per_tensor_weights_have_scalar_scales(net):
-    config = QConfig(weight_granularity="per_tensor", calibrate_mode="global_scale")
+    config = QConfig.best(weight_granularity="per_tensor", calibrate_mode="global_scale")
     qmod = quantize(net(block), config)
     weights = [n for n in read_graph(qmod).nodes if n.op == "dequantize" and not n.inputs]
     assert len(weights) == 5
@@ -216,12 +217,12 @@ def test_per_tensor_weights_have_scalar_scales(net):
 def test_the_module_given_is_not_changed(net):
     mod = net(block)
     before = mod.script(show_meta=False)
-    quantize(mod, QConfig(calibrate_mode="global_scale"))
+    quantize(mod, QConfig.best(calibrate_mode="global_scale"))
     assert mod.script(show_meta=False) == before
 
 
 def test_skipped_convolution_reads_the_pair_others_asked_for(net):
-    config = QConfig(calibrate_mode="global_scale", skip_conv_layers=(3,))
+    config = QConfig.best(calibrate_mode="global_scale", skip_conv_layers=(3,))
     graph = read_graph(quantize(net(block), config))
     by_name = {node.name: node for node in graph.nodes}
     assert isinstance(by_name["side"].value.args[1], GenericConst)
@@ -235,7 +236,7 @@ def test_results_that_are_quantized_for_others_are_returned_in_float(net, stock,
         return relax.Tuple([y, layers.conv(y, "c2")])
 
     mod = net(body)
-    qmod = quantize(mod, QConfig(), batches, compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(), batches, compile_fn=stock)
     features, out = stock(qmod)(batches[0])
     assert len(np.unique(features)) > 256  # not rounded to 8 bits
     assert db(stock(mod)(batches[0])[1], out) > 25
@@ -245,8 +246,8 @@ def test_symbolic_batch_is_kept(net, stock, batches):
     def body(layers, x):
         return layers.head(layers.relu(layers.conv(x, "c1"), "r1"))
 
-    qmod = quantize(net(body, shape=("n", 3, 8, 8)), QConfig(), batches, compile_fn=stock)
-    fixed = quantize(net(body), QConfig(), batches, compile_fn=stock)
+    qmod = quantize(net(body, shape=("n", 3, 8, 8)), QConfig.best(), batches, compile_fn=stock)
+    fixed = quantize(net(body), QConfig.best(), batches, compile_fn=stock)
     run = stock(qmod)
     assert run(np.concatenate(batches))[0].shape == (6, 5)
     assert db(stock(fixed)(batches[0])[0], run(batches[0])[0]) > 45
@@ -271,14 +272,14 @@ def test_raw_frontend_modules_are_cleaned(stock):
         warnings.simplefilter("ignore")
         program = torch.export.export(model, (x,))
     mod = from_exported_program(program, keep_params_as_input=False, unwrap_unit_return_tuple=True)
-    qmod = quantize(mod, QConfig(), [x], compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(), [x], compile_fn=stock)
     ops = [row.producer for row in summary(qmod)]
     assert ops == ["input", "weight", "nn.relu", "nn.max_pool2d", "reshape", "weight"]
     assert db(model(x).detach().numpy(), stock(qmod)(x.numpy())[0]) > 25
 
 
 def test_twice_is_refused_and_nothing_to_do_is_said(net):
-    config = QConfig(calibrate_mode="global_scale")
+    config = QConfig.best(calibrate_mode="global_scale")
     qmod = quantize(net(block), config)
     with pytest.raises(QuantizeError, match="holds quantize or dequantize already"):
         quantize(qmod, config)
@@ -297,11 +298,11 @@ def test_weights_that_are_not_finite_are_named(net):
         return layers.relu(y, "r")
 
     with pytest.raises(QuantizeError, match="layer 'broken': weights hold NaN or infinity"):
-        quantize(net(body), QConfig(calibrate_mode="global_scale"))
+        quantize(net(body), QConfig.best(calibrate_mode="global_scale"))
 
 
 def test_summary_rows(net, batches, stock):
-    rows = summary(quantize(net(block), QConfig(), batches, compile_fn=stock))
+    rows = summary(quantize(net(block), QConfig.best(), batches, compile_fn=stock))
     table = {(row.tensor, row.producer): row for row in rows}
     assert table["x", "input"].dtype == "int8" and table["x", "input"].channels == 1
     assert table["x", "input"].scale == pytest.approx(np.abs(batches).max() / 127)
@@ -319,7 +320,7 @@ def test_a_tensor_called_main(net):
     body = relax.SeqExpr([relax.DataflowBlock(bindings)], out)
     main = relax.Function([x], body, out.ty).with_attr("global_symbol", "main")
     mod = relax.transform.Normalize()(tvm.IRModule({"main": main}))
-    qmod = quantize(mod, QConfig(calibrate_mode="global_scale"))
+    qmod = quantize(mod, QConfig.best(calibrate_mode="global_scale"))
     assert "main" in {row.tensor for row in summary(qmod)}
     assert qmod["main"].attrs["global_symbol"] == "main"
 
@@ -328,6 +329,6 @@ def test_other_functions_of_the_module_are_kept(net):
     mod = net(block)
     extra = net(lambda layers, x: layers.relu(x, "r"))["main"]
     mod["extra"] = relax.utils.copy_with_new_vars(extra).with_attr("global_symbol", "extra")
-    qmod = quantize(mod, QConfig(calibrate_mode="global_scale"))
+    qmod = quantize(mod, QConfig.best(calibrate_mode="global_scale"))
     assert {gv.name_hint for gv in qmod.get_global_vars()} == {"main", "extra"}
     assert isinstance(qmod, tvm.IRModule)

@@ -32,7 +32,7 @@ def modules():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
     calibration = [torch.randn(2, 3, 32, 32, generator=torch.manual_seed(1)).numpy()]
-    return module, rq.quantize(module, rq.QConfig(), calibration=calibration), x.numpy()
+    return module, rq.quantize(module, rq.QConfig.best(), calibration=calibration), x.numpy()
 
 
 class Races:

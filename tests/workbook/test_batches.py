@@ -127,7 +127,10 @@ def test_a_real_network_is_timed_checked_and_weighed(monkeypatch):
     monkeypatch.setattr(batches.measure, "interleaved", quick)
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x, dynamic_batch=True)
-    modules = {"fp32": module, "int8": rq.quantize(module, rq.QConfig(), calibration=[x.numpy()])}
+    modules = {
+        "fp32": module,
+        "int8": rq.quantize(module, rq.QConfig.best(), calibration=[x.numpy()]),
+    }
     rows = []
     net = SimpleNamespace(
         name="residual", weights="random", trained=False,

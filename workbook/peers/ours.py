@@ -52,7 +52,7 @@ def prepare(jobs: Sequence[Job]) -> None:
     if any(job.precision == "w8a8" for job in jobs):
         images = np.load(jobs[0].path("calibration.npy"))
         batches = [image[None] for image in images]
-        modules["w8a8"] = rq.quantize(modules["fp32"], rq.QConfig(), calibration=batches)
+        modules["w8a8"] = rq.quantize(modules["fp32"], rq.QConfig.best(), calibration=batches)
     for job in jobs:
         for old in Path(job.folder).glob(f"{_stem(job)}-*.so"):
             old.unlink()
