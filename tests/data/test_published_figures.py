@@ -21,8 +21,10 @@ ROWS = {
     "quantization_story_latency": 14,
     "resnet50_study_latency": 8,
     "resnet50_study_ir_counts": 8,
+    "data_types": 5,
 }
 UNITS = {"latency": "ms", "memory": "MiB", "ideal_speedup": "x", "top1": "%", "top5": "%"}
+UNITS["works"] = "1 yes; 0 no"
 
 
 def read(name):
@@ -50,7 +52,8 @@ def test_rows_are_whole(name):
     for row in rows:
         assert list(row) == COLUMNS
         assert all(row[key] for key in ("framework", "model", "metric", "value", "unit", "source"))
-        assert math.isfinite(float(row["value"])) and float(row["value"]) > 0
+        figure = float(row["value"])
+        assert math.isfinite(figure) and (figure > 0 or row["metric"] == "works")
         assert row["unit"] == UNITS.get(row["metric"], "occurrences")
 
 
@@ -182,3 +185,8 @@ def test_resnet50_ir_counts(dtype, counts):
     variants = ("unquantized", "quantized")
     found = [value("resnet50_study_ir_counts", metric=metric, variant=v) for v in variants]
     assert tuple(found) == counts
+
+
+def test_data_types():
+    found = {row["variant"]: float(row["value"]) for row in read("data_types")}
+    assert found == {"int8": 1, "int4": 0, "int2": 0, "int1": 0, "bool": 1}
