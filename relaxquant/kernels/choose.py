@@ -6,30 +6,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .intrinsics import InstructionSet
-from .spec import ConvSpec
+from .spec import ConvSpec, ConvWeights
 
 
 @dataclass(frozen=True)
 class Preference:
-    """A line of the table: layers for which ``holds(spec, isa)`` get ``schedule``."""
+    """A line of the table: layers for which ``holds(spec, weights, isa)`` get ``schedule``."""
 
     schedule: str
-    holds: Callable[[ConvSpec, InstructionSet], bool]
+    holds: Callable[[ConvSpec, ConvWeights, InstructionSet], bool]
     reason: str
 
 
-def in_nhwc(spec: ConvSpec, _isa: InstructionSet) -> bool:
+def in_nhwc(spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> bool:
     """Whether the network is in NHWC, because a schedule was asked for that is."""
     return spec.out.nhwc
 
 
-def _winograd_pays_off(spec: ConvSpec, _isa: InstructionSet) -> bool:
+def _winograd_pays_off(spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> bool:
     """From 4 x 4 outputs on (measured: 2 to 3.4 times as fast, 1.3 times on 512 x 7 x 7)."""
     is_fp32 = spec.precision == "fp32" and spec.window.kernel == (3, 3)
     return is_fp32 and min(spec.out.height, spec.out.width) >= 4
 
 
-def _winograd_int_pays_off(spec: ConvSpec, isa: InstructionSet) -> bool:
+def _winograd_int_pays_off(spec: ConvSpec, _weights: ConvWeights, isa: InstructionSet) -> bool:
     """Where two int16 products take fewer instructions than four of bytes: not with VNNI.
 
     Measured with AVX2 and AVX-512: 1.4 to 1.65 times as fast from 48 channels on, as fast for 32
@@ -40,6 +40,11 @@ def _winograd_int_pays_off(spec: ConvSpec, isa: InstructionSet) -> bool:
         return False
     channels = min(spec.data.channels, spec.out.channels)
     return channels >= 32 and min(spec.out.height, spec.out.width) >= 8
+
+
+def _always(_spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> bool:
+    """For the lines at the end of the table."""
+    return True
 
 
 # Asked from the top; a schedule that does not apply to the layer after all is passed over.
@@ -56,11 +61,11 @@ PREFERENCES: tuple[Preference, ...] = (
         _winograd_int_pays_off,
         "3x3 in 2.25 times fewer multiplications, where no one instruction multiplies bytes",
     ),
-    Preference("nchw_spatial_pack", lambda spec, isa: True, "direct convolution"),
-    Preference("reference", lambda spec, isa: True, "no vector schedule takes such groups"),
+    Preference("nchw_spatial_pack", _always, "direct convolution"),
+    Preference("reference", _always, "no vector schedule takes such groups"),
 )
 
 
-def preferences(spec: ConvSpec, isa: InstructionSet) -> list[Preference]:
+def preferences(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Preference]:
     """The lines of the table that hold for a layer, best first."""
-    return [preference for preference in PREFERENCES if preference.holds(spec, isa)]
+    return [preference for preference in PREFERENCES if preference.holds(spec, weights, isa)]

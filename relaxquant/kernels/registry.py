@@ -151,7 +151,7 @@ def implement_conv2d(
         implementation = _tuned(tuned, spec, weights, isa)
         if implementation is not None:
             return implementation
-    for preference in preferences(spec, isa):
+    for preference in preferences(spec, weights, isa):
         implementation = _implement(preference.schedule, spec, weights, isa)
         if implementation is not None:
             return replace(implementation, reason=preference.reason)
