@@ -11,16 +11,22 @@ from dataclasses import dataclass, field
 
 from tvm import IRModule
 
+from ..errors import did_you_mean
 from .chains import Chain, find_chains
 from .config import QConfig, QuantizeError
 from .graph import Graph, Node, read_graph
 from .operators import (
+    EIGHT_BIT,
     LAYERS,
     VALUE_PRESERVING,
     eight_bit_refusal,
     layer_refusal,
     non_negative,
 )
+from .scales import Range
+
+RELAY_NAMES = {"nn.dense": "matmul", "concatenate": "concat"}
+"""Operators that relay.quantize knew under another name, for `QConfig.debug_enabled_ops`."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,30 @@ class QTensor:
     name : str
         Its name in the module.
     dtype : str
-        ``"uint8"`` if it is provably non-negative, else ``"int8"``; zero point 0 in both.
+        Type that stores it: ``"uint8"``, ``"int8"`` or ``"int16"``. Fewer bits than 8 are uint8.
     shares : int
         The node whose scale it has: itself, or the one whose values it only chooses or moves.
+    nbit : int
+        Bits used.
+    signed : bool
+        Whether it needs integers below its zero point: it can be negative, or its type is signed.
     """
 
     node: int
     name: str
     dtype: str
     shares: int
+    nbit: int = 8
+    signed: bool = False
 
     @property
     def is_calibrated(self) -> bool:
         """Whether it has a scale of its own."""
         return self.shares == self.node
+
+    def range_up_to(self, threshold: float) -> Range:
+        """The range of values up to a threshold: from 0, or on both sides of it."""
+        return Range(-threshold if self.signed else 0.0, threshold)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,8 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
         fp32 Relax with one function ``main`` of one dataflow block, clean as
         `relaxquant.frontends` leaves it.
     config : QConfig, optional
-        `skip_conv_layers` and `skip_dense_layer` act here.
+        `skip_conv_layers`, `skip_dense_layer`, `debug_enabled_ops`, `nbit_input`, `dtype_input`
+        and `asymmetric` act here; `QConfig.best` by default.
 
     Returns
     -------
@@ -100,7 +117,8 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
     Raises
     ------
     QuantizeError
-        If `skip_conv_layers` names a convolution that is not there.
+        If `skip_conv_layers` names a convolution that is not there, or `debug_enabled_ops` an
+        operator that is never quantized.
 
     Notes
     -----
@@ -112,23 +130,24 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
     refused = _refused_layers(graph, config)
     quantized = {n.index for n in graph.nodes if n.op in LAYERS and n.index not in refused}
     chains = find_chains(graph, quantized)
-    refused.update(_refused_operators(graph, chains))
+    refused.update(_refused_operators(graph, chains, config))
     wanted = _wanted(graph, chains, quantized, refused)
     layers = {chain.root: chain for chain in chains if chain.root in quantized}
     kept = _kept_float(graph, chains, refused, wanted)
-    return Annotation(_tensors(graph, wanted), layers, kept, graph)
+    return Annotation(_tensors(graph, wanted, config), layers, kept, graph)
 
 
 def _refused_layers(graph: Graph, config: QConfig) -> dict[int, str]:
     """Layers that stay float, with the reason."""
     convs = [node.index for node in graph.nodes if node.op == "nn.conv2d"]
     for index in config.skip_conv_layers:
-        if index >= len(convs):
+        # The default skips the first one; of a network without any it asks nothing.
+        if index >= max(len(convs), 1):
             raise QuantizeError(
                 f"QConfig.skip_conv_layers names convolution {index}, but the network has "
                 f"{len(convs)}, counted from 0"
             )
-    skipped = {convs[index] for index in config.skip_conv_layers}
+    skipped = {convs[index] for index in config.skip_conv_layers if convs}
     refused = {}
     for node in graph.nodes:
         if node.op in LAYERS:
@@ -137,16 +156,38 @@ def _refused_layers(graph: Graph, config: QConfig) -> dict[int, str]:
                 reason = f"skip_conv_layers holds {convs.index(node.index)}"
             elif node.op == "matmul" and config.skip_dense_layer:
                 reason = reason or "skip_dense_layer"
+            reason = reason or _not_enabled(node, config)
             if reason:
                 refused[node.index] = reason
     return refused
 
 
-def _refused_operators(graph: Graph, chains: list[Chain]) -> dict[int, str]:
-    """Operators outside chains that have no 8-bit form, with the reason."""
+def _not_enabled(node: Node, config: QConfig) -> str | None:
+    """Why `debug_enabled_ops` keeps an operator in float; None if it does not."""
+    if config.debug_enabled_ops is None:
+        return None
+    enabled = [RELAY_NAMES.get(name, name) for name in config.debug_enabled_ops]
+    known = (*LAYERS, *EIGHT_BIT)
+    for name in enabled:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise QuantizeError(
+                f"QConfig.debug_enabled_ops holds {name!r}, which is never quantized{near} "
+                f"(there are: {', '.join(known)})"
+            )
+    return None if node.op in enabled else f"debug_enabled_ops does not hold {node.op}"
+
+
+def _refused_operators(graph: Graph, chains: list[Chain], config: QConfig) -> dict[int, str]:
+    """Operators that no layer takes and that have no 8-bit form, with the reason."""
     inside = {index for chain in chains for index in chain.members}
-    outside = [node for node in graph.nodes if node.index not in inside and node.op != "input"]
-    reasons = {node.index: eight_bit_refusal(node, graph) for node in outside}
+    free_adds = {chain.root for chain in chains if graph.nodes[chain.root].op == "add"}
+    reasons = {}
+    for node in graph.nodes:
+        if node.index in free_adds:
+            reasons[node.index] = _not_enabled(node, config)
+        elif node.index not in inside and node.op != "input":
+            reasons[node.index] = eight_bit_refusal(node, graph) or _not_enabled(node, config)
     return {index: reason for index, reason in reasons.items() if reason}
 
 
@@ -160,7 +201,8 @@ def _wanted(graph: Graph, chains: list[Chain], quantized: set[int], refused: dic
     for node in reversed(graph.nodes):
         chain = chain_of.get(node.index)
         if chain is not None:
-            wanted.update(_read_by_member(node, chain, quantized, wanted))
+            if node.index not in refused or chain.root in quantized:
+                wanted.update(_read_by_member(node, chain, quantized, wanted))
         elif node.index in wanted and node.index not in refused:
             wanted.update(node.inputs)
     return wanted
@@ -174,7 +216,7 @@ def _read_by_member(node: Node, chain: Chain, quantized: set[int], wanted: set[i
     return list(node.inputs) if is_free_add and chain.end in wanted else []
 
 
-def _tensors(graph: Graph, wanted: set[int]) -> dict[int, QTensor]:
+def _tensors(graph: Graph, wanted: set[int], config: QConfig) -> dict[int, QTensor]:
     unsigned = non_negative(graph)
     tensors: dict[int, QTensor] = {}
     for index in sorted(wanted):
@@ -182,9 +224,21 @@ def _tensors(graph: Graph, wanted: set[int]) -> dict[int, QTensor]:
         shares = index
         if node.op in VALUE_PRESERVING and node.inputs[:1] and node.inputs[0] in tensors:
             shares = tensors[node.inputs[0]].shares
-        dtype = "uint8" if index in unsigned else "int8"
-        tensors[index] = QTensor(index, node.name, dtype, shares)
+        dtype, signed = _stored_as(config, index in unsigned)
+        tensors[index] = QTensor(index, node.name, dtype, shares, config.nbit_input, signed)
     return tensors
+
+
+def _stored_as(config: QConfig, is_non_negative: bool) -> tuple[str, bool]:
+    """(dtype, signed) of an activation."""
+    asked = config.dtype_input
+    if config.nbit_input > 8 or asked == "int16":
+        return "int16", True
+    if config.nbit_input < 8 or asked == "uint8":
+        return "uint8", asked == "int8" or not is_non_negative
+    if asked == "auto" and (is_non_negative or config.asymmetric):
+        return "uint8", not is_non_negative
+    return "int8", True
 
 
 def _kept_float(

@@ -1,4 +1,4 @@
-"""Step 2, calibrate: run the fp32 network on data and find each tensor's threshold."""
+"""Step 2, calibrate: run the fp32 network on data and find each tensor's range."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from rich.progress import track
 from tvm import IRModule, relax
 
-from .annotate import Annotation
+from .annotate import Annotation, QTensor
 from .batches import InputSpec, checked_batches, input_spec
 from .config import QConfig, QuantizeError
 from .graph import rebuild
 from .observers import Observer, observer_factory
+from .scales import Range, positive_codes
 
 Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
 CompileFn = Callable[[IRModule], Runner]
@@ -28,8 +29,8 @@ def calibrate(
     *,
     compile_fn: CompileFn | None = None,
     progress: bool = False,
-) -> dict[int, float]:
-    """Find the threshold of every tensor that has a scale of its own.
+) -> dict[int, Range]:
+    """Find the range of every tensor that has a scale of its own.
 
     Parameters
     ----------
@@ -50,17 +51,19 @@ def calibrate(
 
     Returns
     -------
-    dict of int to float
-        Thresholds, the largest magnitudes that are not clipped, by node.
+    dict of int to Range
+        The values that are not clipped, by node. In mode ``global_scale`` they end one step below
+        it, so that the step is `global_scale` divided by a power of two, as in relay.quantize.
 
     Raises
     ------
     QuantizeError
         If the data does not fit, or a tensor of the network becomes NaN or infinite.
     """
-    nodes = [tensor.node for tensor in annotation.tensors.values() if tensor.is_calibrated]
+    tensors = {t.node: t for t in annotation.tensors.values() if t.is_calibrated}
     if config.calibrate_mode == "global_scale":
-        return {node: float(config.global_scale) for node in nodes}
+        return {node: _global_range(tensor, config) for node, tensor in tensors.items()}
+    nodes = list(tensors)
     spec = input_spec(mod)
     checked = checked_batches(batches, spec)
     first = next(checked)  # before anything is compiled, which takes long
@@ -70,7 +73,12 @@ def calibrate(
     for sample in _samples(_tracked(chain([first], checked), batches, progress), spec):
         for node, values in run(sample).items():
             _update(observers[node], values, annotation.graph.nodes[node].name)
-    return {node: observer.threshold for node, observer in observers.items()}
+    return {node: tensors[node].range_up_to(o.threshold) for node, o in observers.items()}
+
+
+def _global_range(tensor: QTensor, config: QConfig) -> Range:
+    positive = positive_codes(tensor.signed, tensor.nbit)
+    return tensor.range_up_to(config.global_scale * positive / (positive + 1))
 
 
 def observed_module(

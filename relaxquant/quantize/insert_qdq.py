@@ -13,19 +13,19 @@ from .chains import Chain
 from .config import QConfig, QuantizeError
 from .graph import Graph, Node, rebuild
 from .operators import LAYERS
-from .scales import ACTIVATION_QMAX, scale_of
-from .weights import bias_safe_scale, quantize_weight
+from .scales import Codes, Range, activation_codes
+from .weights import bias_safe_scale, quantize_weight, weight_levels
 
 
 def insert_qdq(
-    mod: IRModule, annotation: Annotation, config: QConfig, thresholds: Mapping[int, float]
+    mod: IRModule, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]
 ) -> IRModule:
     """Turn an annotated and calibrated fp32 module into QDQ Relax.
 
     Every tensor of `annotation` gets one ``R.quantize`` and one ``R.dequantize`` after its
     producer, and every operator that reads it reads the latter; the function's result stays float.
-    Weights of quantized layers become ``R.dequantize`` of an int8 constant; biases stay float
-    additions.
+    Where it uses fewer bits than its type holds, an ``R.clip`` before says so. Weights of quantized
+    layers become ``R.dequantize`` of an int8 constant; biases stay float additions.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def insert_qdq(
     annotation : Annotation
         What `annotate` said of it.
     config : QConfig
-        `weight_granularity`, `nbit_weight` and `reduce_range` act here.
-    thresholds : mapping of int to float
+        `weight_granularity`, `weight_scale`, `nbit_weight`, `ternary` and `reduce_range` act here.
+    ranges : mapping of int to Range
         What `calibrate` found.
 
     Returns
@@ -48,25 +48,28 @@ def insert_qdq(
     QuantizeError
         If a weight is NaN or infinite.
     """
-    writer = _Writer(annotation, config, thresholds)
+    writer = _Writer(annotation, config, ranges)
     return rebuild(mod, annotation.graph, reads=writer.reads, rewrite=writer.rewrite)
 
 
 class _Writer:
     """The two hooks of `rebuild`."""
 
-    def __init__(self, annotation: Annotation, config: QConfig, thresholds: Mapping[int, float]):
-        self.annotation, self.config, self.thresholds = annotation, config, thresholds
+    def __init__(self, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]):
+        self.annotation, self.config, self.ranges = annotation, config, ranges
 
     def reads(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
         """Emit the pair of `node`, if it has one; return what operators read."""
         tensor = self.annotation.tensors.get(node.index)
         if tensor is None:
             return var
-        scale = relax.const(self._scale(node.index))
-        zero = relax.const(np.zeros((), tensor.dtype))
+        codes = self._codes(node.index)
+        if tensor.is_calibrated and not codes.fill_dtype:
+            var = bb.emit(R.clip(var, *codes.bounds), name_hint=f"{node.name}_clip")
+        scale = relax.const(codes.scale)
+        zero = relax.const(np.array(codes.zero_point, codes.dtype))
         quantized = bb.emit(
-            R.quantize(var, scale, zero, out_dtype=tensor.dtype), name_hint=f"{node.name}_q"
+            R.quantize(var, scale, zero, out_dtype=codes.dtype), name_hint=f"{node.name}_q"
         )
         dequantized = R.dequantize(quantized, scale, zero, out_dtype="float32")
         return bb.emit(dequantized, name_hint=f"{node.name}_dq")
@@ -79,19 +82,24 @@ class _Writer:
         weight = bb.emit(self._weight(node, chain), name_hint=f"{node.name}_weight")
         return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
 
-    def _scale(self, index: int) -> np.ndarray:
-        tensor = self.annotation.tensors[index]
-        return scale_of(self.thresholds[tensor.shares], ACTIVATION_QMAX[tensor.dtype])
+    def _codes(self, index: int) -> Codes:
+        # Of the tensor it shares the scale with, type and zero point too.
+        tensor = self.annotation.tensors[self.annotation.tensors[index].shares]
+        return activation_codes(self.ranges[tensor.node], tensor.dtype, tensor.nbit)
 
     def _weight(self, node: Node, chain: Chain) -> relax.Expr:
         per_channel = self.config.weight_granularity == "per_channel"
         axis = LAYERS[node.op]
         bias = _bias(self.annotation.graph, chain)
-        smallest = bias_safe_scale(bias, self._scale(node.inputs[0]))
+        smallest = bias_safe_scale(bias, self._codes(node.inputs[0]).scale)
         weight = node.constants[0].value.numpy()
         try:
             quantized, scale = quantize_weight(
-                weight, axis if per_channel else None, self.config.weight_qmax, smallest
+                weight,
+                axis if per_channel else None,
+                weight_levels(self.config),
+                smallest,
+                self.config.weight_scale,
             )
         except QuantizeError as error:
             raise QuantizeError(f"layer '{node.name}': {error}") from error

@@ -79,10 +79,10 @@ def quantize(
     if not annotation.layers:
         _warn_nothing(annotation)
         return mod
-    thresholds = calibrate(
+    ranges = calibrate(
         mod, annotation, config, calibration, compile_fn=compile_fn, progress=progress
     )
-    return insert_qdq(mod, annotation, config, thresholds)
+    return insert_qdq(mod, annotation, config, ranges)
 
 
 def _warn_nothing(annotation: Annotation) -> None:

@@ -1,23 +1,61 @@
-"""Weights to symmetric int8."""
+"""Weights to symmetric integers: the levels of a bit width, their scale, and rounding to them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from .config import QuantizeError
-from .scales import scale_of
+from .checks import QuantizeError
+from .config import QConfig
+from .scales import MIN_SCALE, power_of_two_above, scale_of
 
 BIAS_LIMIT = 2**30
 """Largest int32 bias, leaving as much again for the sum of products."""
 
 
+@dataclass(frozen=True)
+class Levels:
+    """The integers that weights may be: all from `lowest` to `highest`, or without 0.
+
+    Parameters
+    ----------
+    lowest, highest : int
+        The ends.
+    zero : bool
+        Whether 0 is one of them; not so for one bit, which is -1 and 1.
+    """
+
+    lowest: int
+    highest: int
+    zero: bool = True
+
+    @property
+    def dtype(self) -> str:
+        """The type that stores them: ``"int8"`` or ``"int16"``."""
+        return "int8" if self.highest <= 127 else "int16"
+
+
+def weight_levels(config: QConfig) -> Levels:
+    """The levels that `nbit_weight`, `ternary` and `reduce_range` ask for.
+
+    One bit is -1 and 1; two are -2 to 1, or -1 to 1 if ternary; more are symmetric.
+    """
+    if config.nbit_weight == 1:
+        return Levels(-1, 1, zero=False)
+    if config.nbit_weight == 2:
+        return Levels(-1 if config.ternary else -2, 1)
+    return Levels(-config.weight_qmax, config.weight_qmax)
+
+
 def quantize_weight(
     weight: np.ndarray,
     axis: int | None,
-    qmax: int,
+    levels: Levels,
     smallest_scale: np.ndarray | float = 0.0,
+    method: str = "max",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Round weights to symmetric int8, ties to even.
+    """Find the scales of weights and round them.
 
     Parameters
     ----------
@@ -25,18 +63,19 @@ def quantize_weight(
         float32, any shape.
     axis : int, optional
         Output-channel axis for a scale of each channel; None for one scale.
-    qmax : int
-        Largest magnitude of a quantized weight: 64 or 127.
+    levels : Levels
+        The integers they may become.
     smallest_scale : float or numpy.ndarray
         Lower bound of the scale, one or one for each channel; see `bias_safe_scale`.
+    method : str
+        As `QConfig.weight_scale`.
 
     Returns
     -------
     quantized : numpy.ndarray
-        int8, same shape, in [-qmax, qmax].
+        int8 or int16, same shape.
     scale : numpy.ndarray
-        float32, shape (channels,) or (). ``max|w| / qmax`` unless `smallest_scale` is larger;
-        positive and finite for channels of zeros too.
+        float32, shape (channels,) or (); positive and finite for channels of zeros too.
 
     Raises
     ------
@@ -45,13 +84,47 @@ def quantize_weight(
     """
     if not np.isfinite(weight).all():
         raise QuantizeError("weights hold NaN or infinity")
-    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
-    scale = scale_of(np.abs(weight).max(axis=others, initial=0), qmax)
+    scale = weight_scales(weight, axis, levels, method)
     smallest = np.max(smallest_scale) if axis is None else smallest_scale
     scale = np.maximum(scale, np.float32(smallest))
-    spread = scale if axis is None else np.expand_dims(scale, others)
-    quantized = np.clip(np.rint(weight / spread), -qmax, qmax)
-    return quantized.astype(np.int8), scale
+    if method == "power2":
+        scale = power_of_two_above(scale)
+    return round_to_levels(weight, scale, axis, levels), scale
+
+
+def weight_scales(weight: np.ndarray, axis: int | None, levels: Levels, method: str) -> np.ndarray:
+    """The scales of weights, before any lower bound.
+
+    ``"max"``, and ``"power2"`` before it is rounded up, is the smallest scale that clips no weight.
+    For one bit every method is the mean magnitude, which leaves the least squared error
+    (Rastegari et al., "XNOR-Net", ECCV 2016). Arguments and result as `quantize_weight`.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    if not levels.zero:
+        # A dead channel must not become plus or minus something.
+        return np.maximum(np.abs(weight).mean(axis=others, dtype=np.float64), MIN_SCALE).astype(
+            np.float32
+        )
+    above = weight.max(axis=others, initial=0).astype(np.float64) / levels.highest
+    below = weight.min(axis=others, initial=0).astype(np.float64) / levels.lowest
+    return scale_of(np.maximum(above, below), 1)
+
+
+def round_to_levels(
+    weight: np.ndarray, scale: np.ndarray, axis: int | None, levels: Levels
+) -> np.ndarray:
+    """The nearest level of each weight, ties to even; int8 or int16, same shape."""
+    if not levels.zero:
+        return np.where(weight < 0, levels.lowest, levels.highest).astype(levels.dtype)
+    steps = np.rint(weight / along(scale, axis, weight.ndim))
+    return np.clip(steps, levels.lowest, levels.highest).astype(levels.dtype)
+
+
+def along(scale: np.ndarray, axis: int | None, ndim: int) -> np.ndarray:
+    """A scale for each index of `axis`, shaped to broadcast over arrays of `ndim` axes."""
+    if axis is None:
+        return scale
+    return np.expand_dims(scale, tuple(i for i in range(ndim) if i != axis))
 
 
 def bias_safe_scale(bias: np.ndarray, data_scale: float) -> np.ndarray:

@@ -215,6 +215,41 @@ def test_skipping_a_convolution_that_is_not_there(net):
         annotate(mod, skip_conv_layers=(0, 1))
 
 
+def test_the_default_skips_nothing_where_there_is_no_convolution(net):
+    mod = net(lambda layers, x: layers.dense(x, "fc"), shape=(2, 6))
+    assert set(tensors(annotate(mod, skip_conv_layers=(0,)))) == {"x"}
+    with pytest.raises(QuantizeError, match="names convolution 1, but the network has 0"):
+        annotate(mod, skip_conv_layers=(1,))
+    assert annotate(mod, skip_conv_layers=None).layers
+
+
+def test_debug_enabled_ops(net):
+    def body(layers, x):
+        y = layers.relu(layers.conv(x, "c1"), "r1")
+        y = layers.emit(R.nn.avg_pool2d(y, (2, 2), (2, 2)), "pool")
+        y = layers.relu(layers.add(y, y, "sum"), "r2")
+        return layers.head(layers.relu(layers.conv(y, "c2"), "r3"))
+
+    everything = ["nn.conv2d", "nn.dense", "nn.avg_pool2d", "add", "mean", "reshape"]
+    mod = net(body)
+    all_ops = annotate(mod)
+    assert tensors(annotate(mod, debug_enabled_ops=everything)) == tensors(all_ops)
+    assert len(all_ops.layers) == 3
+    found = annotate(mod, debug_enabled_ops=["nn.conv2d"])
+    assert tensors(found) == {"x": "int8", "r2": "uint8"}
+    assert reasons(found) == {
+        "pool": "debug_enabled_ops does not hold nn.avg_pool2d",
+        "sum": "debug_enabled_ops does not hold add",
+        "mean": "debug_enabled_ops does not hold mean",
+        "flat": "debug_enabled_ops does not hold reshape",
+        "fc": "debug_enabled_ops does not hold matmul",
+    }
+    assert not annotate(mod, debug_enabled_ops=()).tensors
+    assert len(annotate(mod, debug_enabled_ops=["matmul"]).layers) == 1
+    with pytest.raises(QuantizeError, match=r"'conv2d', which .* mean 'nn\.conv2d'"):
+        annotate(mod, debug_enabled_ops=["conv2d"])
+
+
 def test_dense_layers_with_either_order_of_bias(net):
     def body(layers, x):
         y = layers.emit(R.reshape(x, (2, 192)), "flat")

@@ -21,11 +21,13 @@ def small(layers, x):
 
 
 def thresholds(mod, batches, stock, **settings):
-    """{tensor name: threshold}."""
+    """{tensor name: threshold}, after a look at the other end of each range."""
     mod, config = prepare(mod), QConfig.best(**settings)
     annotation = annotate(mod, config)
     found = calibrate(mod, annotation, config, batches, compile_fn=stock)
-    return {annotation.graph.nodes[node].name: value for node, value in found.items()}
+    for node, values in found.items():
+        assert values.low == (-values.high if annotation.tensors[node].signed else 0)
+    return {annotation.graph.nodes[node].name: values.high for node, values in found.items()}
 
 
 def relu_values(net, stock, batches):
@@ -54,7 +56,7 @@ def test_global_scale_needs_no_data_and_no_compiler(net):
         raise AssertionError("compiled")
 
     found = thresholds(net(small), None, never, calibrate_mode="global_scale", global_scale=3.0)
-    assert found == {"x": 3.0, "r1": 3.0}
+    assert found == {"x": 3.0 * 127 / 128, "r1": 3.0 * 255 / 256}
 
 
 def test_symbolic_batch_takes_batches_of_any_size(net, stock, batches):
