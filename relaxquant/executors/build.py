@@ -76,7 +76,7 @@ def compile(
     """
     _check_executor(executor)
     main_of(module)
-    threads = pool.check(threads or min(targets.physical_cores(), pool.available()))
+    threads = pool.check(threads)
     resolved = targets.resolve(target)
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None

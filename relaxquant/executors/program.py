@@ -3,7 +3,8 @@
 One LLVM module for a whole network is compiled on one processor. Here each PrimFunc gets its own,
 built by a pool of threads: TVM's FFI releases Python's lock during a call, and passes and code
 generation of different functions share nothing. The virtual machine looks kernels up by name, once
-when it starts, so nothing needs to be linked before it runs.
+when it starts, so nothing needs to be linked before it runs, and programs share what they have in
+common (`compiled_kernel`).
 
 TVM's other mode of the virtual machine, "compiled", calls kernels by their C symbols and needs all
 of them in one LLVM module. It saves 0.08 us a call (62 calls: 8.1 instead of 13.2 us), a
@@ -28,6 +29,7 @@ from tvm.relax.vm_build import VMExecutable
 from tvm.support import cc
 from tvm.tirx import PrimFunc
 
+from .compiled_kernel import CompiledKernel, KernelSource, compiled
 from .threads import available
 
 
@@ -49,21 +51,20 @@ class Program:
             for variable, function in module.functions.items()
             if isinstance(function, PrimFunc)
         }
-        self._names = list(functions)
         self._kernels = in_parallel(
-            lambda name: _compile(name, functions[name], target), self._names
+            lambda name: compiled(KernelSource(name, functions[name], target)), list(functions)
         )
 
     @cached_property
     def executable(self) -> VMExecutable:
         """Kernels made executable in this process, and the bytecode."""
         # A kernel's machine code is written when it is first looked up: here, in parallel.
-        in_parallel(lambda name, kernel: kernel.get_function(name), self._names, self._kernels)
+        in_parallel(CompiledKernel.load, self._kernels)
         return self._linked
 
     @cached_property
     def _linked(self) -> VMExecutable:
-        return self._link(self._kernels)  # once: linking imports the kernels into the first
+        return self._link([kernel.module for kernel in self._kernels])
 
     def export(self, path: Path, compiler: str | None = None) -> None:
         """Write a shared library that needs nothing but TVM's runtime; uses the C linker.
@@ -76,25 +77,28 @@ class Program:
             return
         with tempfile.TemporaryDirectory() as folder:
             files = [str(Path(folder) / f"kernel{i}.o") for i in range(len(self._kernels))]
-            in_parallel(lambda kernel, file: kernel.write_to_file(file), self._kernels, files)
+            in_parallel(CompiledKernel.write_object, self._kernels, files)
             objects = [
-                tvm.runtime.load_static_library(file, [name])
-                for name, file in zip(self._names, files, strict=True)
+                tvm.runtime.load_static_library(file, [kernel.name])
+                for kernel, file in zip(self._kernels, files, strict=True)
             ]
             export(self._link(objects), path)
 
     def source(self, form: str) -> str:
         """LLVM IR (``"ll"``) or assembly (``"asm"``) of all kernels."""
-        return "\n".join(in_parallel(lambda kernel: kernel.inspect_source(form), self._kernels))
+        return "\n".join(in_parallel(lambda kernel: kernel.source(form), self._kernels))
 
     def _link(self, kernels: Sequence[tvm.runtime.Module]) -> VMExecutable:
         builder = relax.ExecBuilder()
         tvm.get_global_func("relax.VMCodeGen")(builder, self._module)
-        first = kernels[0] if kernels else None
-        for kernel in kernels[1:]:
-            first.import_module(kernel)
         link = tvm.get_global_func("relax.VMLink")
-        return VMExecutable(link(builder, self._target, first, [], {}))
+        executable = link(builder, self._target, None, [], {})
+        if kernels:
+            # In place of an empty C module; kernels are imported nowhere else, which changes them.
+            executable.clear_imports()
+        for kernel in kernels:
+            executable.import_module(kernel)
+        return VMExecutable(executable)
 
 
 class StockProgram:
@@ -118,12 +122,6 @@ def export(executable: VMExecutable, path: Path, compiler: str | None = None) ->
     link = cc.cross_compiler(compiler) if compiler else None
     with quiet_stderr():
         executable.export_library(str(path), fcompile=link)
-
-
-def _compile(name: str, function: PrimFunc, target: tvm.target.Target) -> tvm.runtime.Module:
-    """LLVM module of one PrimFunc; runs in a thread, whose pass context starts as the default."""
-    with tvm.transform.PassContext(opt_level=3):
-        return tvm.tirx.build(tvm.IRModule({name: function}), target=target)
 
 
 def in_parallel(work: Callable, *columns: Sequence) -> list:

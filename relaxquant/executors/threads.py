@@ -6,6 +6,7 @@ import os
 
 import tvm_ffi
 
+from .. import target as targets
 from ..errors import InputError
 
 VARIABLE = "TVM_NUM_THREADS"
@@ -26,9 +27,13 @@ os.environ.setdefault(VARIABLE, str(available()))
 _used: list[int] = []
 
 
-def check(count: int) -> int:
-    """Return ``count``, or raise InputError if the pool cannot have that many threads."""
+def check(count: int | None) -> int:
+    """Return ``count``, by default the physical cores that this process and the pool may use.
+
+    Raises InputError if the pool cannot have that many threads.
+    """
     most = int(os.environ[VARIABLE])
+    count = count or min(targets.physical_cores(), available(), most)
     if not 1 <= count <= most:
         raise InputError(
             f"threads must be 1 to {most}, got {count}; {VARIABLE}, set before Python starts, says "

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
+from tvm.tirx import PrimFunc
 
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
 from ..kernels.tuned import Tuned
+from ..recent import Recent
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
 from .read import QuantizedConstant, Reader
 from .realize import conv_spec, realize
 from .record import KernelRecord, is_dense, shape_text
+
+# For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
+PRIM_FUNCS = Recent(1024)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ class Emitter:
 
     def _function(self, node: Node, implementation: Implementation):
         if implementation.key not in self.functions:
-            name = _function_name(node, implementation)
-            self.functions[implementation.key] = self.builder.add_func(implementation.build(), name)
+            function = PRIM_FUNCS.get((implementation.key, self.isa), implementation.build)
+            name = _function_name(node, implementation, function)
+            self.functions[implementation.key] = self.builder.add_func(function, name)
         return self.functions[implementation.key]
 
     def _tvm_call(self, node: Node) -> relax.Expr:
@@ -110,11 +117,12 @@ def dequantize(constant: QuantizedConstant) -> np.ndarray:
     return (constant.array * constant.scale.reshape(shape)).astype(np.float32)
 
 
-def _function_name(node: Node, implementation: Implementation) -> str:
+def _function_name(node: Node, implementation: Implementation, function: PrimFunc) -> str:
+    """Says what it is to people, and by its last part what code it is: the same in all networks."""
     op = "dense" if is_dense(node) else node.op
     parts = [op, _precision(node), implementation.schedule]
     sizes = "x".join(str(s) for s in node.inputs[0].shape[1:])
-    return "_".join([*parts, sizes])
+    return "_".join([*parts, sizes, f"{tvm_ffi.structural_hash(function) & 0xFFFFFFFF:08x}"])
 
 
 def _precision(node: Node) -> str:

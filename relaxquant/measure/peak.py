@@ -112,7 +112,7 @@ def machine_peak(
     InputError, TargetError
         As `relaxquant.compile` for the same arguments.
     """
-    most = pool.check(threads or min(targets.physical_cores(), pool.available()))
+    most = pool.check(threads)
     counts = tuple(sorted({1, most}))
     resolved = targets.resolve(target)
     isa = instruction_set(resolved)

@@ -74,7 +74,7 @@ def tune(
     """
     if not budget_s > 0:
         raise InputError(f"budget_s must be a time in seconds above 0, got {budget_s!r}")
-    threads = pool.check(threads or min(targets.physical_cores(), pool.available()))
+    threads = pool.check(threads)
     resolved = targets.resolve(target)
     layers = conv_layers(bind_batch(module, "graph", batch))
     isa = instruction_set(resolved)

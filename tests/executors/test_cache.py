@@ -44,14 +44,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def compiled(monkeypatch) -> list[str]:
-    """Names of the kernels that LLVM is given from now on."""
-    names, compile_one = [], program._compile
+    """Names of the kernels that a program asks for from now on: those of an entry are not."""
+    names, compile_one = [], program.compiled
 
-    def spy(name, *rest):
-        names.append(name)
-        return compile_one(name, *rest)
+    def spy(source):
+        names.append(source.name)
+        return compile_one(source)
 
-    monkeypatch.setattr(program, "_compile", spy)
+    monkeypatch.setattr(program, "compiled", spy)
     return names
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import relaxquant as rq
 from relaxquant.executors import program
+from relaxquant.executors.compiled_kernel import KERNELS, KernelSource
 from tests.networks import make
 
 
@@ -17,34 +18,43 @@ def quantized():
     return rq.quantize(module, rq.QConfig.best(), calibration=[x.numpy()]), x.numpy()
 
 
+def spy(monkeypatch) -> list[str]:
+    """Names of the kernels that LLVM is given from now on; none is there yet."""
+    names, compile_one = [], KernelSource.compile
+
+    def compile_(source):
+        names.append(source.name)
+        return compile_one(source)
+
+    KERNELS.clear()
+    monkeypatch.setattr(KernelSource, "compile", compile_)
+    return names
+
+
 def test_parallel_equals_serial(quantized, monkeypatch):
     module, x = quantized
     libraries = {}
     for workers in (1, 8):
         monkeypatch.setattr(program, "available", lambda count=workers: count)
+        KERNELS.clear()
         libraries[workers] = rq.compile(module, threads=1)
     assert libraries[1].source("asm") == libraries[8].source("asm")
     np.testing.assert_array_equal(libraries[1](x), libraries[8](x))
 
 
 def test_equal_layers_are_compiled_once(quantized, monkeypatch):
-    compiled, compile_one = [], program._compile
-
-    def spy(name, function, target):
-        compiled.append(name)
-        return compile_one(name, function, target)
-
-    monkeypatch.setattr(program, "_compile", spy)
+    compiled = spy(monkeypatch)
     library = rq.compile(quantized[0], threads=1)
     assert len(compiled) == len(set(compiled))
     assert set(compiled) == {record.name for record in library.kernels}
 
 
 def test_a_failing_kernel_is_an_error_not_a_hang(quantized, monkeypatch):
-    def fail(name, function, target):
-        raise rq.ModelError(f"{name} cannot be compiled")
+    def fail(source):
+        raise rq.ModelError(f"{source.name} cannot be compiled")
 
-    monkeypatch.setattr(program, "_compile", fail)
+    KERNELS.clear()
+    monkeypatch.setattr(KernelSource, "compile", fail)
     with pytest.raises(rq.ModelError, match="cannot be compiled"):
         rq.compile(quantized[0])
 
