@@ -1,4 +1,4 @@
-"""Schedule ``nchw_spatial_pack``: direct convolution on NCHW[x]c, fp32 and int8.
+"""Schedule ``nchw_spatial_pack``: direct convolution on NCHW[x]c, fp32, int8 and int16.
 
 Loop nest::
 
@@ -10,7 +10,8 @@ Loop nest::
         epilogue on the registers, one store
 
 Packing: activations (N, C/16, H, W, 16), weights as `pack_conv` lays them: the inner loop reads one
-contiguous stream of weights. For int8 a step is four input channels, summed by one dot product.
+contiguous stream of weights. For int8 a step is four input channels, summed by one dot product; for
+int16 (data, and weights of int8 or int16) it is two.
 
 What limits it: the multiply units, as long as the weights of one tile of output channels stay in
 the L2 cache and have come there in time, which `prefetch` sees to; broadcasts of activations take
@@ -18,7 +19,7 @@ a load each, so that the shape of the register tile matters where loads are as d
 (`tile`).
 
 Ideal speedup over scalar fp32: the lanes of a vector, in int8 times four MACs in each over the
-instructions of the dot product; see `ideal`.
+instructions of the dot product, two in int16; see `ideal`.
 
 Source: the NCHWc template of TVM's Relay, ``topi/x86/conv2d_avx_common.py`` and
 ``conv2d_int8.py`` (Apache TVM up to 0.17); Liu et al., "Optimizing CNN Model Inference on CPUs",
@@ -27,6 +28,7 @@ USENIX ATC 2019. Here the border is cut out of the loops instead of padded in me
 
 from __future__ import annotations
 
+import numpy as np
 import tvm
 
 from ..errors import InputError
@@ -45,8 +47,8 @@ NAME = "nchw_spatial_pack"
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether int8 channels lie in fours, as dot products take them, and groups in whole blocks."""
-    if spec.precision == "int8" and (spec.data.block % 4 or spec.data.halo):
+    """Whether integers lie in fours or pairs, as dot products take them, groups in whole blocks."""
+    if spec.precision != "fp32" and (spec.data.block % spec.taps or spec.data.halo):
         return False
     return spec.groups_are_whole_blocks
 
@@ -56,7 +58,7 @@ def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Til
     return ranked_tiles(spec, isa, dot_for_all(spec, weights, isa)) if applies(spec) else []
 
 
-@register(NAME, tiles=tiles)
+@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles)
 def spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
@@ -97,7 +99,7 @@ def build(
     isa : InstructionSet
         Vector width and rounding.
     dot : DotProduct or None
-        The int8 dot product; None for fp32.
+        The dot product of integers; None for fp32.
     tile : Tile
         Register tile; its vectors must divide the output channels of a group, as those of
         `tile.choose_tile` do.
@@ -139,14 +141,15 @@ class DirectConv2d:
         self.tile_channels = tile.vectors * isa.lanes
         self.out_tiles = spec.out.padded_channels // self.tile_channels
         self.group_blocks = spec.data.blocks // spec.groups
-        self.taps = 4 if dot else 1
+        self.taps = spec.taps
+        self.weight_dtype = dot.weight_dtype if dot else "float32"
         self.kernel = spec.window.kernel
         self.steps = spec.data.block // self.taps
         self.prefetch = self._prefetch()
 
     def _prefetch(self) -> WeightPrefetch:
         taps = self.kernel[0] * self.kernel[1] * self.steps * self.taps
-        size = taps * self.group_blocks * self.tile_channels * (1 if self.dot else 4)
+        size = taps * self.group_blocks * self.tile_channels * np.dtype(self.weight_dtype).itemsize
         return WeightPrefetch(size, self.spec.out.height * self.rows.count * self.group_blocks)
 
     def emit(self) -> None:
@@ -155,8 +158,7 @@ class DirectConv2d:
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         kernel = (self.out_tiles, self.group_blocks, *self.kernel, self.steps)
-        weight_dtype = "int8" if self.dot else "float32"
-        self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), weight_dtype)
+        self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), self.weight_dtype)
         if self.often:
             self.proven = arg("proven", kernel[:-1], "uint8")
         if spec.pads_with_zero_point:
@@ -240,7 +242,7 @@ class DirectConv2d:
         self._set(i, j, value)
 
     def _activation(self, block, kh, kw, step, i: int):
-        """One float32, or four uint8 as an int32."""
+        """One float32, or four uint8 or two int16 as an int32."""
         window, data = self.spec.window, self.spec.data
         if self.spec.groups > 1:
             out_group = self.spec.out.channels // self.spec.groups
@@ -251,7 +253,7 @@ class DirectConv2d:
         if data.block == 1:
             return self.data[n, block, ih, iw]
         if self.dot:
-            return T.reinterpret("int32", self.data[n, block, ih, iw, lanes_at(step * 4, 4)])
+            return T.reinterpret("int32", self.data[n, block, ih, iw, lanes_at(step * self.taps, self.taps)])
         return self.data[n, block, ih, iw, step]
 
     def _channel(self, j: int):

@@ -1,6 +1,6 @@
 """Schedule ``reference``: plain loops for what no other schedule takes (odd groups, plain int8).
 
-Correct for every shape, group and layout, fp32 and int8, and slow: one scalar multiply-add at a
+Correct for every shape, group and layout, fp32, int8 and int16, and slow: one scalar multiply-add at a
 time. ``lib.kernels`` names it, so that nobody wonders where the time went.
 """
 
@@ -18,42 +18,42 @@ from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
 NAME = "reference"
 
 
-@register(NAME)
+@register(NAME, precisions=("fp32", "int8", "int16"))
 def plain_loops(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation:
     """Scalar loops for everything else."""
+    weight_dtype = str(weights.weight.dtype)
     return Implementation(
         schedule=NAME,
-        instructions=f"{'int32' if spec.precision == 'int8' else 'fp32'} multiply-add",
-        key=("reference", spec, isa.name),
-        build=lambda: build(spec, isa),
+        instructions=f"{'fp32' if spec.precision == 'fp32' else 'int32'} multiply-add",
+        key=("reference", spec, isa.name, weight_dtype),
+        build=lambda: build(spec, isa, weight_dtype),
         arguments=conv_arguments(spec, weights, [weights.weight]),
     )
 
 
-def build(spec: ConvSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
-    """The convolution as a PrimFunc.
+def build(spec: ConvSpec, isa: InstructionSet, weight_dtype: str) -> tvm.tirx.PrimFunc:
+    """The convolution as a PrimFunc, for weights of ``weight_dtype``.
 
     Arguments: data, weight (O, I / groups, KH, KW), bias, [multiplier], [residual], bounds,
     output. Padding taps read the zero point, so no border correction is needed.
     """
-    return prim_func(lambda: _Reference(spec, isa).emit())
+    return prim_func(lambda: _Reference(spec, isa, weight_dtype).emit())
 
 
 class _Reference:
-    def __init__(self, spec: ConvSpec, isa: InstructionSet):
-        self.spec, self.isa = spec, isa
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, weight_dtype: str):
+        self.spec, self.isa, self.weight_dtype = spec, isa, weight_dtype
         self.in_group = spec.data.channels // spec.groups
         self.out_group = spec.out.channels // spec.groups
 
     def emit(self) -> None:
         spec, lanes = self.spec, self.isa.lanes
         batch = batch_extent(spec.batch)
-        integer = spec.precision == "int8"
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         shape = (spec.out.channels, self.in_group, *spec.window.kernel)
-        self.weight = arg("weight", shape, "int8" if integer else "float32")
+        self.weight = arg("weight", shape, self.weight_dtype)
         epilogue = Epilogue(spec, self.isa, batch)
         self.dtype = epilogue.bias.dtype
         blocks, height = spec.out.padded_channels // BLOCK, spec.out.height

@@ -1,4 +1,4 @@
-"""Schedule ``nchw_spatial_pack`` for a dense layer on several images, fp32 and int8.
+"""Schedule ``nchw_spatial_pack`` for a dense layer on several images, fp32, int8 and int16.
 
 Loop nest: that of `conv2d_nchw_spatial_pack` with the images of the batch in the place of the
 pixels of a row::
@@ -39,8 +39,8 @@ from .tir import T, prim_func
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether it is a dense layer of a batch known at compile time, in fours for int8."""
-    return spec.is_batched_dense and (spec.precision == "fp32" or spec.data.block % 4 == 0)
+    """Whether it is a dense layer of a batch known at compile time, in whole steps."""
+    return spec.is_batched_dense and spec.data.block % spec.taps == 0
 
 
 def images_as_row(spec: ConvSpec) -> ConvSpec:
@@ -56,7 +56,7 @@ def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Til
     return ranked_tiles(images_as_row(spec), isa, dot_for_all(spec, weights, isa))
 
 
-@register(NAME, tiles=tiles)
+@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles)
 def dense_spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:

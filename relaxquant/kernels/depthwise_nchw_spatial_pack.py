@@ -1,4 +1,4 @@
-"""Schedule ``nchw_spatial_pack`` for depthwise convolution, fp32 and int8.
+"""Schedule ``nchw_spatial_pack`` for depthwise convolution, fp32, int8 and int16.
 
 Loop nest::
 
@@ -10,7 +10,7 @@ Loop nest::
         epilogue on the registers, one store
 
 Packing: activations (N, C/16, H, W, 16), or NHWC; weights (C/16, KH, KW, 16). There is no
-reduction over channels, so no dot product helps: each int8 value is widened to int32 and multiplied
+reduction over channels, so no dot product helps: each integer is widened to int32 and multiplied
 there.
 
 What limits it: loads and widening, about one multiply for each load.
@@ -43,21 +43,21 @@ def applies(spec: ConvSpec) -> bool:
     return spec.groups == spec.data.channels == spec.out.channels and spec.data.block % BLOCK == 0
 
 
-@register(NAME)
+@register(NAME, precisions=("fp32", "int8", "int16"))
 def depthwise_spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation | None:
     """One kernel a channel: vectors of channels, no dot product."""
     if not applies(spec):
         return None
-    packed = [pack_weight(weights.weight)]
+    packed, weight_dtype = [pack_weight(weights.weight)], str(weights.weight.dtype)
     if spec.pads_with_zero_point:
         packed.append(border_correction(spec, weights.weight))
     return Implementation(
         schedule=NAME,
-        instructions=f"{'int32' if spec.precision == 'int8' else 'fp32'} multiply-add",
-        key=("depthwise", spec, isa.name),
-        build=lambda: build(spec, isa),
+        instructions=f"{'fp32' if spec.precision == 'fp32' else 'int32'} multiply-add",
+        key=("depthwise", spec, isa.name, weight_dtype),
+        build=lambda: build(spec, isa, weight_dtype),
         arguments=conv_arguments(spec, weights, packed),
     )
 
@@ -84,30 +84,29 @@ def tile_pixels(spec: ConvSpec, isa: InstructionSet) -> int:
     return -(-spec.out.width // fewest_tiles)
 
 
-def build(spec: ConvSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
-    """The depthwise convolution as a PrimFunc.
+def build(spec: ConvSpec, isa: InstructionSet, weight_dtype: str) -> tvm.tirx.PrimFunc:
+    """The depthwise convolution as a PrimFunc, for weights of ``weight_dtype``.
 
     Arguments: data, weight, [border], bias, [multiplier], [residual], bounds, output.
     """
-    return prim_func(lambda: _Depthwise(spec, isa).emit())
+    return prim_func(lambda: _Depthwise(spec, isa, weight_dtype).emit())
 
 
 class _Depthwise:
     """Emits one depthwise convolution, from the outer loop in."""
 
-    def __init__(self, spec: ConvSpec, isa: InstructionSet):
-        self.spec, self.isa = spec, isa
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, weight_dtype: str):
+        self.spec, self.isa, self.weight_dtype = spec, isa, weight_dtype
         self.rows = RowTiles(spec.data, spec.out, spec.window, tile_pixels(spec, isa))
         self.vectors = BLOCK // isa.lanes
 
     def emit(self) -> None:
         spec = self.spec
         batch = batch_extent(spec.batch)
-        integer = spec.precision == "int8"
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         blocks = spec.data.padded_channels // BLOCK
         shape = (blocks, *spec.window.kernel, BLOCK)
-        self.weight = arg("weight", shape, "int8" if integer else "float32")
+        self.weight = arg("weight", shape, self.weight_dtype)
         if spec.pads_with_zero_point:
             border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
             self.border = arg("border", border, "int32")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .intrinsics import DotProduct, InstructionSet, fits_int16
+from .intrinsics import GENERIC, DotProduct, InstructionSet, fits_int16
 from .pack import channel_quads
 from .spec import ConvSpec, ConvWeights
 
@@ -30,9 +30,16 @@ def straight_steps(steps: int) -> int:
 
 
 def dot_for_all(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotProduct | None:
-    """The fastest dot product that is exact for all of a layer's weights; None for fp32."""
-    if spec.precision != "int8":
+    """The fastest dot product that is exact for all of a layer's weights; None for fp32.
+
+    int16 products are exact whatever the weights. An instruction set without any takes the plain
+    arithmetic of `generic`, for vectors of as many lanes.
+    """
+    if spec.precision == "fp32":
         return None
+    if spec.precision == "int16":
+        pair = isa.pair_dot or GENERIC.pair_dot
+        return pair.on_weights(str(weights.weight.dtype), isa.lanes)
     block = spec.data.block
     quads = channel_quads(weights.weight, block)
     return isa.dot_for(quads, spec.data.largest, straight_steps(block // 4))
@@ -86,7 +93,7 @@ def choose_dots(
         Weights as `pack_conv` lays them, for the register tile in question.
     """
     best, least = DotChoice(everywhere), everywhere.cost * (1 - WORTH) if everywhere else 0
-    if everywhere is None:
+    if spec.precision != "int8":
         return best
     for dot in isa.dots[: isa.dots.index(everywhere)]:
         if straight_steps(spec.data.block // 4) % dot.chain:

@@ -12,7 +12,7 @@ import numpy as np
 from .intrinsics import InstructionSet
 from .requantize import from_float, fused_multiply_add, to_float
 from .spec import ConvSpec, ConvWeights
-from .tir import T, arg, lanes_at, store
+from .tir import T, arg, lanes_at, splat, store
 
 
 class Epilogue:
@@ -30,10 +30,11 @@ class Epilogue:
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, batch):
         self.spec, self.isa = spec, isa
-        integer = spec.precision == "int8"
+        integer = spec.precision != "fp32"
         channels = spec.out.padded_channels
         residual = spec.epilogue.residual
         self.bias = arg("bias", (channels,), "int32" if integer else "float32")
+        self.late_bias = arg("late_bias", (channels,), "int32") if spec.epilogue.narrow else None
         self.multiplier = arg("multiplier", (channels,), "float32") if integer else None
         self.residual = (
             arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
@@ -42,12 +43,17 @@ class Epilogue:
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
 
     def initial(self, channel):
-        """Start value of the accumulators of the channels from ``channel`` on: the bias."""
+        """Start value of the accumulators of the channels from ``channel`` on.
+
+        The bias, or, where it is added after the accumulator was narrowed, the zero point's part.
+        """
         return self.bias[lanes_at(channel, self.isa.lanes)]
 
     def finish(self, acc, n, channel, oh, ow) -> None:
-        """Scale, add the residual, clip, round and store one vector of accumulators."""
+        """Narrow, scale, add the residual, clip, round and store one vector of accumulators."""
         lanes, spec = self.isa.lanes, self.spec
+        if self.late_bias is not None:
+            acc = self._narrow(acc) + self.late_bias[lanes_at(channel, lanes)]
         value = acc
         if self.multiplier is not None:
             value = T.cast(acc, f"float32x{lanes}") * self.multiplier[lanes_at(channel, lanes)]
@@ -56,6 +62,12 @@ class Epilogue:
         low, high = self.bounds[0], self.bounds[1]
         stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
         store(self.output, spec.out.vector_at(n, channel, oh, ow, lanes), stored)
+
+    def _narrow(self, acc):
+        """The accumulator as an integer of fewer bits would hold it, if it saturated."""
+        end = 1 << (self.spec.epilogue.narrow - 1)
+        lowest, highest = (splat(v, "int32", self.isa.lanes) for v in (-end, end - 1))
+        return T.min(T.max(acc, lowest), highest)
 
     def _add_residual(self, value, n, channel, oh, ow):
         lanes, spec = self.isa.lanes, self.spec.epilogue.residual
@@ -71,6 +83,8 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
     """
     channels = spec.out.padded_channels
     arrays = [pad_to(corrected_bias(spec, weights), channels)]
+    if spec.epilogue.narrow:
+        arrays = [arrays[0] - pad_to(weights.bias, channels), pad_to(weights.bias, channels)]
     if weights.multiplier is not None:
         arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
     low, high = weights.low, weights.high
@@ -81,7 +95,8 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
 def conv_arguments(spec: ConvSpec, weights: ConvWeights, packed: list[np.ndarray]) -> list:
     """A convolution's arguments as an `Implementation` lists them.
 
-    Data, packed weights, bias and multiplier, the residual where there is one, bounds.
+    Data, packed weights, bias (two where the accumulator is narrowed, see `Epilogue.initial`) and
+    multiplier, the residual where there is one, bounds.
     """
     *scaling, bounds = epilogue_parameters(spec, weights)
     residual = [1] if spec.epilogue.residual is not None else []

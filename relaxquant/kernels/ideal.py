@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
-from .intrinsics import InstructionSet
+from .intrinsics import GENERIC, InstructionSet
 from .registry import SCHEDULES, check_schedule
 
 Rate = Callable[[InstructionSet, str, int], float]
@@ -36,7 +36,7 @@ def ideal_speedup(
     isa : InstructionSet
         Lanes, and the cost of the dot product.
     precision : str
-        ``"fp32"`` or ``"int8"``.
+        ``"fp32"``, ``"int8"`` or ``"int16"``.
     weight_max : int
         Largest magnitude of int8 weights, which decides on the dot product that is exact for all
         weights up to it. 64 is what `relaxquant.quantize` keeps to where ranges are reduced.
@@ -58,9 +58,11 @@ def ideal_speedup(
 
 
 def _vectors(isa: InstructionSet, precision: str, weight_max: int) -> float:
-    """fp32: a multiply-add in every lane. int8: four MACs a lane, over the dot product's cost."""
+    """fp32: a multiply-add in every lane. Integers: the MACs of a lane over their dot's cost."""
     if precision == "fp32":
         return float(isa.lanes)
+    if precision == "int16":
+        return 2 * isa.lanes / (isa.pair_dot or GENERIC.pair_dot).cost
     weights = np.full((1, 4), weight_max, np.int8)
     return 4 * isa.lanes / isa.dot_for(weights).cost
 

@@ -1,7 +1,8 @@
-"""A float image in plain NCHW to uint8 pixels, for the first integer convolution.
+"""A float image in plain NCHW to uint8 or int16 pixels, for the first integer convolution.
 
 A vector of pixels at a time: each channel's byte is shifted into the pixel's 32-bit word. In NCHW4c
-the words are stored as they are; in NHWC their used bytes are moved together first.
+the words are stored as they are; in NHWC their used bytes are moved together first. Of int16, in
+NCHW4c only, a pixel takes two words, which are laid side by side.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from .tir import T, ceildiv, lanes_at, splat, store
 
 def is_image(data: TensorSpec, out: TensorSpec, isa: InstructionSet) -> bool:
     """Whether `image_to_pixels` takes this conversion."""
-    to_pixels = (
-        out.dtype == "uint8" and out.blocks == 1 and (out.block == 4 or out.halo is not None)
-    )
+    to_words = out.block == 4 and out.dtype in ("uint8", "int16")
+    to_pixels = out.blocks == 1 and (to_words or out.halo is not None)
     from_plain = data.block == 1 and data.dtype == "float32"
     return to_pixels and from_plain and data.width >= isa.lanes
 
@@ -33,15 +33,34 @@ def image_to_pixels(spec, isa: InstructionSet, batch, data, bounds, output) -> N
         n, h = task // height, task % height
         # The last vector of a row is moved back to end with the row: some pixels twice, none lost.
         first = T.min(step * lanes, width - lanes)
-        word = splat(0, "int32", lanes)
+        steps = []
         for c in range(spec.data.channels):
             value = data[n, c, h, lanes_at(first, lanes)] * T.broadcast(bounds[2], lanes)
-            byte = isa.round_to_int(clip_vector(value, bounds[0], bounds[1], lanes))
-            byte = byte + splat(spec.out.zero_point, "int32", lanes)
-            word = T.bitwise_or(word, T.shift_left(byte, splat(8 * c, "int32", lanes)))
+            step = isa.round_to_int(clip_vector(value, bounds[0], bounds[1], lanes))
+            steps.append(step + splat(spec.out.zero_point, "int32", lanes))
         # The index may run past the pixel's own channels: pixels lie one after the other.
         *pixel, _ = spec.out.element_at(n, 0, h, first)
-        store(output, [*pixel, lanes_at(0, block * lanes)], _used_bytes(word, block, lanes))
+        if spec.out.dtype == "int16":
+            words = [_word(steps[:2], 16, lanes), _word(steps[2:], 16, lanes)]
+            pixels = _side_by_side(words, lanes)
+        else:
+            pixels = _used_bytes(_word(steps, 8, lanes), block, lanes)
+        store(output, [*pixel, lanes_at(0, block * lanes)], pixels)
+
+
+def _word(steps: list, bits: int, lanes: int):
+    """The low ``bits`` of each of the ``steps``, the first one lowest, in 32-bit words."""
+    word = splat(0, "int32", lanes)
+    for place, step in enumerate(steps):
+        field = T.bitwise_and(step, splat((1 << bits) - 1, "int32", lanes))
+        word = T.bitwise_or(word, T.shift_left(field, splat(bits * place, "int32", lanes)))
+    return word
+
+
+def _side_by_side(words: list, lanes: int):
+    """Two words of every pixel as four int16, pixel after pixel."""
+    order = [T.int32(pixel + lanes * k) for pixel in range(lanes) for k in range(2)]
+    return T.reinterpret(f"int16x{4 * lanes}", tvm.tirx.Shuffle(words, order))
 
 
 def _used_bytes(word, block: int, lanes: int):

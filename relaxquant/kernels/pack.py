@@ -18,19 +18,18 @@ def pack_conv(
     spec : ConvSpec
         The layer; its data block and precision set the inner axes.
     weight : numpy.ndarray
-        (O, I / groups, KH, KW), int8 or float32.
+        (O, I / groups, KH, KW), int8, int16 or float32.
     tile_channels : int
         Output channels of a register tile, a divisor of the padded output channels.
     taps : int, optional
-        Input channels that lie side by side, those of one step. Default: the four of a dot product
-        for int8, 1 for fp32.
+        Input channels that lie side by side, those of one step. Default: `ConvSpec.taps`.
 
     Returns
     -------
     numpy.ndarray
         (O tiles, I blocks, KH, KW, steps, tile_channels * taps). Padded channels are zero.
     """
-    taps = taps or (4 if spec.precision == "int8" else 1)
+    taps = taps or spec.taps
     block = spec.data.block
     out_channels, in_channels, kh, kw = weight.shape
     tiles = spec.out.padded_channels // tile_channels

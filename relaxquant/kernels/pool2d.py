@@ -1,4 +1,4 @@
-"""Max and average pooling on NCHW16c and NHWC, fp32 and uint8: a few vectors at a time.
+"""Max and average pooling on NCHW16c and NHWC, fp32, uint8 and int16: a few vectors at a time.
 
 Global average pooling is average pooling with a window as large as the image.
 """
@@ -65,10 +65,10 @@ class _Pool:
     def __init__(self, spec: PoolSpec, isa: InstructionSet):
         self.spec, self.isa = spec, isa
         self.rows = RowTiles(spec.data, spec.out, spec.window, PIXELS)
-        integer_average = spec.kind == "avg" and spec.data.dtype == "uint8"
+        integer_average = spec.kind == "avg" and spec.data.dtype != "float32"
         self.dtype = "int32" if integer_average else spec.data.dtype
-        # A maximum of bytes needs no wider lanes on the way.
-        self.lanes = BLOCK if self.dtype == "uint8" else isa.lanes
+        # A maximum of small integers needs no wider lanes on the way.
+        self.lanes = BLOCK if self.dtype in ("uint8", "int16") else isa.lanes
 
     def emit(self) -> None:
         spec, lanes = self.spec, self.lanes
@@ -110,8 +110,8 @@ class _Pool:
         return lanes_at(0, self.lanes)
 
     def _first_value(self):
-        lowest = float(np.finfo(np.float32).min) if self.dtype == "float32" else 0
-        start = lowest if self.spec.kind == "max" else 0
+        lowest = {"float32": float(np.finfo(np.float32).min), "int16": -(1 << 15)}
+        start = lowest.get(self.dtype, 0) if self.spec.kind == "max" else 0
         return splat(start, self.dtype, self.lanes)
 
     def _combine(self, acc, x):

@@ -71,7 +71,7 @@ class Schedule:
     name : str
         What ``rq.compile(schedule=...)`` and ``lib.kernels`` call it; rows may share one.
     precisions : tuple of str
-        Of ``"fp32"`` and ``"int8"``.
+        Of ``"fp32"``, ``"int8"`` and ``"int16"``.
     rule : callable
         ``rule(spec, weights, isa, tile=None)``; without a tile it chooses one by its own model.
     tiles : callable

@@ -8,7 +8,7 @@ from .tir import T, splat
 
 
 def to_float(stored, spec: TensorSpec, lanes: int):
-    """``float(stored - zero_point)`` for uint8 (in steps of its scale), ``stored`` for float32."""
+    """``float(stored - zero_point)`` for integers (in steps of their scale), or ``stored``."""
     if spec.dtype == "float32":
         return stored
     steps = T.cast(stored, f"int32x{lanes}")
@@ -25,15 +25,15 @@ def clip_vector(value, low, high, lanes: int):
 def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bool = True):
     """The stored form of a vector of floats in output units.
 
-    uint8 is clipped, rounded to nearest even and shifted by the zero point, in this order: the clip
-    bounds the value, so that no conversion can overflow. float32 is only clipped, if ``clip``.
+    Integers are clipped, rounded to nearest even and shifted by the zero point, in this order: the
+    clip bounds the value, so that no conversion can overflow. float32 is only clipped, if ``clip``.
     """
     if spec.dtype == "float32":
         return clip_vector(value, low, high, isa.lanes) if clip else value
     rounded = isa.round_to_int(clip_vector(value, low, high, isa.lanes))
     if spec.zero_point:
         rounded = rounded + splat(spec.zero_point, "int32", isa.lanes)
-    return T.cast(rounded, f"uint8x{isa.lanes}")
+    return T.cast(rounded, f"{spec.dtype}x{isa.lanes}")
 
 
 def fused_multiply_add(a, b, c, lanes: int):
@@ -53,4 +53,4 @@ def from_float_scalar(value, low, high, spec: TensorSpec):
     value = T.min(T.max(value, low), high)
     if spec.dtype == "float32":
         return value
-    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, "uint8")
+    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, spec.dtype)

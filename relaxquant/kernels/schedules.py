@@ -3,7 +3,7 @@
 ========================== ========== ===========================================================
 name                       precision  what it is
 ========================== ========== ===========================================================
-nchw_spatial_pack          fp32 int8  direct convolution in register tiles; depthwise, dense on
+nchw_spatial_pack          all        direct convolution in register tiles; depthwise, dense on
                                       several images and the first layer in int8 in own files
 nchw_simd                  int8       direct convolution in plain vector arithmetic
 nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
@@ -12,8 +12,10 @@ nchw_winograd              fp32       3x3 of stride 1 by F(2x2, 3x3) or F(4x4, 3
                                       times fewer multiplications
 nchw_winograd_int          int8       3x3 of stride 1 by F(2x2, 3x3) in exact integer arithmetic:
                                       2.25 times fewer multiplications, of int16
-reference                  fp32 int8  scalar loops, takes every layer
+reference                  all        scalar loops, takes every layer
 ========================== ========== ===========================================================
+
+All precisions are fp32, int8 and int16.
 
 Which of them a layer gets is said in `choose`.
 """

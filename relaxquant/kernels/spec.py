@@ -8,6 +8,7 @@ import numpy as np
 
 from .tir import BLOCK, ceildiv, lanes_at
 
+INTEGERS = {"uint8": (0, 255), "int16": (-(1 << 15), (1 << 15) - 1)}  # quantized activations
 NCHW16C, NHWC = "NCHW16c", "NHWC"  # layouts of the feature maps of a network
 
 
@@ -20,13 +21,14 @@ class TensorSpec:
     channels, height, width : int
         Logical sizes; a vector of features has height and width 1.
     dtype : str
-        ``"float32"`` or ``"uint8"``. Signed 8-bit activations are stored shifted by 128.
+        ``"float32"``, ``"uint8"`` or ``"int16"``. Signed 8-bit activations are stored shifted by
+        128; int16 is symmetric.
     block : int
         Channels in the innermost axis: 16 for NCHW16c, 4 for NCHW4c, 1 for plain NCHW, and all of
         them, padded to whole 16s (or to 4 for an image), for NHWC. Channels are padded up to whole
         blocks; what lies in the padding is finite but not defined.
     zero_point : int
-        The stored value that stands for 0; 0 for float32.
+        The stored value that stands for 0; 0 for float32 and int16.
     rank : int
         Logical rank: 4, or 2 for a vector of features, which is (batch, C) when not blocked.
     nhwc : bool
@@ -37,7 +39,8 @@ class TensorSpec:
         right. Only images for `image_nchw_spatial_pack` have one; their block is all channels.
     largest : int
         Largest value that uint8 can take here: ``2**n - 1`` where only n bits are used. Smaller
-        values may be summed in int16 for longer; padded channels may hold larger ones.
+        values may be summed in int16 for longer; padded channels may hold larger ones. Of uint8
+        only: what int16 needs of ranges is settled before kernels are asked for.
     """
 
     channels: int
@@ -50,6 +53,11 @@ class TensorSpec:
     nhwc: bool = False
     halo: tuple[int, int, int, int] | None = None
     largest: int = 255
+
+    @property
+    def integers(self) -> tuple[int, int] | None:
+        """Lowest and highest value that an integer dtype holds; None for float32."""
+        return INTEGERS.get(self.dtype)
 
     @property
     def blocks(self) -> int:
@@ -134,10 +142,21 @@ class EpilogueSpec:
     ``v = float(acc) * multiplier + (residual - zero_point) * residual_scale``, clipped, and, where
     the output is uint8, rounded (ties to even) and shifted by the output's zero point. Bounds and
     scales are run-time parameters, so layers that differ only in them share one kernel.
+
+    Parameters
+    ----------
+    residual : TensorSpec, optional
+        What is added.
+    clip : bool
+        Whether a float32 output is clipped.
+    narrow : int, optional
+        8 or 16: the accumulator, without the bias, saturates at the range of so many signed bits,
+        and the bias is added after that (``dtype_activation`` of relay.quantize).
     """
 
     residual: TensorSpec | None = None
     clip: bool = False
+    narrow: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +175,13 @@ class ConvSpec:
 
     @property
     def precision(self) -> str:
-        """``"int8"`` or ``"fp32"``: the arithmetic of the multiply-accumulate."""
-        return "int8" if self.data.dtype == "uint8" else "fp32"
+        """``"int8"``, ``"int16"`` or ``"fp32"``: the arithmetic of the multiply-accumulate."""
+        return {"uint8": "int8", "int16": "int16"}.get(self.data.dtype, "fp32")
+
+    @property
+    def taps(self) -> int:
+        """Input channels of one step of a dot product: what fills 32 bits."""
+        return {"fp32": 1, "int16": 2, "int8": 4}[self.precision]
 
     @property
     def pads_with_zero_point(self) -> bool:
@@ -194,9 +218,9 @@ class ConvWeights:
     Parameters
     ----------
     weight : numpy.ndarray
-        (O, I / groups, KH, KW), int8 or float32.
+        (O, I / groups, KH, KW), int8, int16 (for int16 data only) or float32.
     bias : numpy.ndarray
-        (O,), int32 in units of the accumulator, or float32. For int8 the zero-point correction
+        (O,), int32 in units of the accumulator, or float32. For integers the zero-point correction
         ``-zero_point * sum(weight)`` is *not* in it: packing adds it.
     multiplier : numpy.ndarray, optional
         (O,) float32, accumulator to output units; None for fp32.

@@ -198,7 +198,7 @@ def layer_key(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> str:
 def _dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> str:
     """What the ranges of the weights allow, chains of dot products included; empty for fp32."""
     if spec.precision != "int8":
-        return ""
+        return "" if spec.precision == "fp32" else str(weights.weight.dtype)
     fours = ceildiv(spec.data.block, 4)
     longest = max(dot.chain for dot in isa.dots)
     quads = channel_quads(weights.weight, 4 * fours)

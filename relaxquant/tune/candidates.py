@@ -86,6 +86,8 @@ def runner(
 
 def _activations(rng, tensor: TensorSpec, batch: int):
     shape = tensor.physical_shape(batch)
-    if tensor.dtype == "uint8":
-        return tvm.runtime.tensor(rng.integers(0, 256, shape).astype(np.uint8))
+    if tensor.integers:
+        lowest, highest = tensor.integers
+        values = rng.integers(lowest, highest + 1, shape).astype(tensor.dtype)
+        return tvm.runtime.tensor(values)
     return tvm.runtime.tensor(rng.standard_normal(shape).astype(np.float32))

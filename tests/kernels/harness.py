@@ -103,10 +103,11 @@ def spec_size(spec: TensorSpec) -> tuple[int, int]:
 def run(library, arguments: list[np.ndarray], out: TensorSpec) -> np.ndarray:
     """Run ``main`` and return its output as (N, C, H, W); the batch is that of the first argument.
 
-    The output holds NaN (or 255) before, so that what a kernel forgets to write is seen.
+    The output holds NaN (or the highest integer) before, so that what a kernel forgets to write is seen.
     """
     shape = out.physical_shape(len(arguments[0]))
-    output = tvm.runtime.tensor(np.full(shape, 255 if out.dtype == "uint8" else np.nan, out.dtype))
+    unwritten = out.integers[1] if out.integers else np.nan
+    output = tvm.runtime.tensor(np.full(shape, unwritten, out.dtype))
     library["main"](*map(tvm.runtime.tensor, arguments), output)
     return from_memory(output.numpy(), out)
 
@@ -122,18 +123,18 @@ class Layer:
 
 
 def stored_values(rng, spec: TensorSpec, batch: int) -> np.ndarray:
-    """Random activations: the whole range of uint8, or normal float32."""
+    """Random activations: the whole range of integers, or normal float32."""
     shape = (batch, spec.channels, spec.height, spec.width)
-    if spec.dtype == "uint8":
-        return rng.integers(0, 256, shape).astype(np.uint8)
+    if spec.integers:
+        return rng.integers(spec.integers[0], spec.integers[1] + 1, shape).astype(spec.dtype)
     return rng.standard_normal(shape).astype(np.float32)
 
 
 def random_tensor(rng, spec: TensorSpec, batch: int) -> np.ndarray:
     """As `stored_values`, with runs of the extremes in one tensor of four."""
     values = stored_values(rng, spec, batch)
-    if spec.dtype == "uint8" and rng.integers(4) == 0:
-        return np.where(values < 128, 0, 255).astype(np.uint8)
+    if spec.integers and rng.integers(4) == 0:
+        return np.where(values < sum(spec.integers) // 2, *spec.integers).astype(spec.dtype)
     return values
 
 
@@ -165,10 +166,12 @@ def conv_layer(
     residual: str | None = None,
     residual_zero_point: int = 0,
     clip: bool = False,
+    narrow: int | None = None,
     weight_max: int = 127,
+    weight_dtype: str = "int8",
     seed: int = 0,
 ) -> Layer:
-    """A random convolution whose outputs spread over the range of uint8, and past it."""
+    """A random convolution whose outputs spread over the range of their integers, and past it."""
     rng = np.random.default_rng(seed)
     window = Window(kernel, strides, padding, dilation)
     data = TensorSpec(channels, *size, dtype, block, zero_point if dtype == "uint8" else 0)
@@ -182,34 +185,42 @@ def conv_layer(
     if residual:
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
-    epilogue = EpilogueSpec(extra, clip)
+    epilogue = EpilogueSpec(extra, clip, narrow if dtype != "float32" else None)
     spec = ConvSpec(None if symbolic else batch, data, out, window, groups, epilogue)
     return Layer(
         spec=spec,
-        weights=_conv_weights(rng, spec, weight_max),
+        weights=_conv_weights(rng, spec, weight_max, weight_dtype),
         data=random_tensor(rng, data, batch),
         residual=random_tensor(rng, extra, batch) if extra else None,
     )
 
 
-def _conv_weights(rng, spec: ConvSpec, weight_max: int) -> ConvWeights:
+def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> ConvWeights:
     shape = (spec.out.channels, spec.data.channels // spec.groups, *spec.window.kernel)
     low, high = (-3.5, 2.25) if spec.epilogue.clip else (-np.inf, np.inf)
-    if spec.out.dtype == "uint8":
-        zero_point = spec.out.zero_point
-        low, high = max(20 * low, -zero_point), min(20 * high, 255 - zero_point)
+    unit = {"float32": 1, "uint8": 20, "int16": 5000}[spec.out.dtype]
+    if spec.out.integers:
+        lowest, highest = (end - spec.out.zero_point for end in spec.out.integers)
+        low, high = max(unit * low, lowest), min(unit * high, highest)
     residual_scale = rng.uniform(0.1, 2)
     taps = np.prod(shape[1:])
     if spec.precision == "fp32":
-        weight = rng.standard_normal(shape) * (20 if spec.out.dtype == "uint8" else 1)
+        weight = rng.standard_normal(shape) * unit
         bias = rng.standard_normal(shape[0])
         weight, bias = weight.astype(np.float32), bias.astype(np.float32)
         return ConvWeights(weight, bias, None, low, high, residual_scale)
+    if spec.precision == "int16":  # as far as int32 sums allow
+        weight_max = min(weight_max, int(0.8 * 2**31 / 2**15 / taps))
     lowest = -128 if weight_max == 127 else -weight_max
-    weight = rng.integers(lowest, weight_max + 1, shape).astype(np.int8)
-    spread = 100 * weight_max * np.sqrt(taps)
+    weight = rng.integers(lowest, weight_max + 1, shape).astype(weight_dtype)
+    spread = (100 if spec.precision == "int8" else 20000) * weight_max * np.sqrt(taps)
+    spread = min(spread, 0.2 * 2**31)
     bias = rng.integers(-spread, spread, shape[0]).astype(np.int32)
-    unit = (60 if spec.out.dtype == "uint8" else 2) / spread
+    if spec.epilogue.narrow:  # some sums saturate, some do not
+        weight = np.sign(weight) * np.minimum(np.abs(weight), 2)
+        weight, spread = weight.astype(weight_dtype), 1.0 * (1 << (spec.epilogue.narrow - 1))
+        bias = rng.integers(-spread, spread, shape[0]).astype(np.int32)
+    unit = {"float32": 2, "uint8": 60, "int16": 15000}[spec.out.dtype] / spread
     multiplier = (unit * rng.uniform(0.3, 1.5, shape[0])).astype(np.float32)
     return ConvWeights(weight, bias, multiplier, low, high, residual_scale)
 

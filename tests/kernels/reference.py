@@ -31,7 +31,7 @@ def fused_multiply_add(a: np.ndarray, b: np.float32, c: np.ndarray) -> np.ndarra
 
 
 def to_float(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Steps above the zero point for uint8, the values themselves for float32; float32."""
+    """Steps above the zero point for integers, the values themselves for float32; float32."""
     if spec.dtype == "float32":
         return stored
     return (stored.astype(np.int32) - spec.zero_point).astype(np.float32)
@@ -44,8 +44,10 @@ def from_float(value, low: float, high: float, spec: TensorSpec, clip: bool = Tr
     if spec.dtype == "float32":
         return clipped if clip else value
     steps = np.rint(clipped).astype(np.int64) + spec.zero_point
-    assert steps.min() >= 0 and steps.max() <= 255, "the bounds must keep the output in uint8"
-    return steps.astype(np.uint8)
+    lowest, highest = spec.integers
+    inside = steps.min() >= lowest and steps.max() <= highest
+    assert inside, f"the bounds must keep the output in {spec.dtype}"
+    return steps.astype(spec.dtype)
 
 
 def window_taps(padded: np.ndarray, window: Window, size: tuple[int, int]):
@@ -78,9 +80,12 @@ def convolve(x: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> 
 
 
 def accumulate(spec: ConvSpec, weights: ConvWeights, data: np.ndarray) -> np.ndarray:
-    """The int32 accumulators of an int8 convolution, bias and zero point included, as int64."""
+    """The int32 accumulators of a convolution, bias and zero point included, as int64."""
     steps = data.astype(np.int64) - spec.data.zero_point  # so the border is 0: the zero point
     acc = convolve(steps, weights.weight, spec.window, spec.groups)
+    if spec.epilogue.narrow:
+        end = 2 ** (spec.epilogue.narrow - 1)
+        acc = np.clip(acc, -end, end - 1)
     acc += weights.bias.astype(np.int64)[:, None, None]
     assert acc.min() >= INT32.min and acc.max() <= INT32.max, "the layer overflows int32"
     return acc
@@ -89,7 +94,7 @@ def accumulate(spec: ConvSpec, weights: ConvWeights, data: np.ndarray) -> np.nda
 def conv2d_int8(
     spec: ConvSpec, weights: ConvWeights, data: np.ndarray, residual: np.ndarray | None = None
 ) -> np.ndarray:
-    """int8 convolution with its epilogue."""
+    """Convolution of uint8 or int16 with its epilogue."""
     acc = accumulate(spec, weights, data)
     value = acc.astype(np.float32) * weights.multiplier.astype(np.float32)[:, None, None]
     if residual is not None:
@@ -100,7 +105,7 @@ def conv2d_int8(
 
 def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:
     """Max pooling; the border is lower than everything."""
-    lowest = 0 if data.dtype == np.uint8 else -np.inf
+    lowest = spec.data.integers[0] if spec.data.integers else -np.inf
     padded = pad_image(data, spec.window, lowest)
     size = spec.window.output_size(*data.shape[2:])
     return np.max([taps for _, _, taps in window_taps(padded, spec.window, size)], axis=0)
@@ -109,9 +114,9 @@ def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:
 def avg_pool(
     spec: PoolSpec, data: np.ndarray, multiplier: float, low: float, high: float
 ) -> np.ndarray:
-    """Average pooling; sums are int32 for uint8 and float32, tap after tap, for float32."""
+    """Average pooling; sums are int32 for integers and float32, tap after tap, for float32."""
     zero_point = spec.data.zero_point
-    steps = data.astype(np.int64) - zero_point if data.dtype == np.uint8 else data
+    steps = data.astype(np.int64) - zero_point if spec.data.integers else data
     size = spec.window.output_size(*data.shape[2:])
     total = np.zeros((*data.shape[:2], *size), steps.dtype)
     for _, _, taps in window_taps(pad_image(steps, spec.window), spec.window, size):

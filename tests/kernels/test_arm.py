@@ -128,3 +128,11 @@ def test_the_proof_never_asks_for_anything_on_arm():
 def test_unknown_cpus_are_refused_and_not_replaced(options, message):
     with pytest.raises(TargetError, match=message):
         targets.resolve({"kind": "llvm"} | options)
+
+
+@pytest.mark.parametrize("weight_dtype", ["int8", "int16"])
+def test_int16_products_are_plain_multiply_adds(weight_dtype):
+    """Without an int16 dot product 32-bit lanes are multiplied, as plain NEON does for int8."""
+    layer = conv_layer(channels=32, out_channels=32, dtype="int16", weight_dtype=weight_dtype)
+    counts = instructions(layer, arm_target("cortex-a53"), spatial_pack)
+    assert counts.get("mla", 0) + counts.get("smlal", 0) > 0

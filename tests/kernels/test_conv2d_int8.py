@@ -88,6 +88,8 @@ DIRECT = {
     "groups of fours": dict(channels=8, out_channels=32, groups=2, block=4, kernel=(2, 3)),
     "symbolic batch": dict(batch=3, symbolic=True, zero_point=128, padding=(1, 1, 1, 1)),
     "feature vector": dict(batch=2, size=(1, 1), kernel=(1, 1), channels=40, out_channels=10),
+    "sums saturate at int8": dict(narrow=8, zero_point=128, padding=(1, 1, 1, 1)),
+    "sums saturate at int16": dict(narrow=16, channels=80, residual="uint8", zero_point=3),
 }
 DEPTHWISE = {
     "one block": dict(zero_point=128, padding=(1, 1, 1, 1)),
@@ -179,6 +181,7 @@ def epilogues(draw):
         "residual": draw(st.sampled_from([None, "uint8", "float32"])),
         "residual_zero_point": draw(zero_points),
         "clip": draw(st.booleans()),
+        "narrow": draw(st.sampled_from([None, None, 8, 16])),
         "weight_max": draw(st.sampled_from([7, 25, 64, 127])),
         "seed": draw(st.integers(0, 2**32 - 1)),
     }

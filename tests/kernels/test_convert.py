@@ -32,8 +32,8 @@ def check(
     spec = ConvertSpec(None if symbolic else batch, data, out)
     stored = random_tensor(np.random.default_rng(data.channels), data, batch)
     low, high = -np.inf, 1.5
-    if out.dtype == "uint8":
-        low, high = -out.zero_point, 255 - out.zero_point
+    if out.integers:
+        low, high = (end - out.zero_point for end in out.integers)
     library = build(convert.build(spec, instruction_set(target)), target)
     bounds = np.array([low, high, scale], np.float32)
     actual = run(library, [to_memory(stored, data), bounds], out)
@@ -58,6 +58,9 @@ CONVERSIONS = {
     "quantize plain": (image(5, 4, "float32", 1), image(5, 4, "uint8", 1, 1), 60.0),
     "uint8 image to NCHW4c": (image(3, 20, "uint8", 1, 5), image(3, 20, "uint8", 4, 128), 0.9),
     "six channels to NCHW4c": (image(6, 20, "float32", 1), image(6, 20, "uint8", 4, 128), 40.0),
+    "quantize to int16": (image(20, 5, "float32", 16), image(20, 5, "int16", 16), 9000.0),
+    "dequantize int16": (image(20, 5, "int16", 16), image(20, 5, "float32", 1), 0.011),
+    "int16 image to NCHW4c": (image(3, 20, "float32", 1), image(3, 20, "int16", 4), 9000.0),
     "NCHW4c to NCHW16c": (image(3, 5, "uint8", 4, 128), image(3, 5, "uint8", 16, 128), 1.0),
 }
 
@@ -88,17 +91,18 @@ def test_feature_vectors(block_in, block_out, target):
 @pytest.mark.parametrize(
     "channels, width", [(3, 1), (3, 7), (3, 8), (3, 9), (3, 16), (1, 17), (4, 30)]
 )
-def test_float_image_to_nchw4c(channels, width, target):
+@pytest.mark.parametrize("dtype, zero_point, scale", [("uint8", 128, 45.0), ("int16", 0, 12000.0)])
+def test_float_image_to_nchw4c(dtype, zero_point, scale, channels, width, target):
     """Widths below, at and above whole vectors."""
     data = image(channels, width, "float32", 1)
-    check(data, image(channels, width, "uint8", 4, 128), target, scale=45.0)
+    check(data, image(channels, width, dtype, 4, zero_point), target, scale=scale)
 
 
 def test_float_image_with_symbolic_batch():
     check(image(3, 33, "float32", 1), image(3, 33, "uint8", 4), "native", scale=90.0, symbolic=True)
 
 
-layouts = st.tuples(st.sampled_from(["uint8", "float32"]), st.sampled_from([1, 4, 16]))
+layouts = st.tuples(st.sampled_from(["uint8", "int16", "float32"]), st.sampled_from([1, 4, 16]))
 
 
 @given(

@@ -28,6 +28,7 @@ KINDS = {
     "u8": ("uint8", 0),
     "u8 around 128": ("uint8", 128),
     "u8 around 77": ("uint8", 77),
+    "i16": ("int16", 0),
     "float": ("float32", 0),
 }
 
@@ -40,9 +41,9 @@ def tensor(channels: int, kind: str) -> TensorSpec:
 
 def bounds(out: TensorSpec) -> tuple[float, float]:
     """What keeps the output in its dtype."""
-    if out.dtype == "float32":
+    if not out.integers:
         return -2.5, np.inf
-    return -out.zero_point, 255 - out.zero_point
+    return out.integers[0] - out.zero_point, out.integers[1] - out.zero_point
 
 
 def check(build_kernel, model, spec, inputs, scales, target_name: str, batch: int) -> None:
@@ -78,6 +79,7 @@ def check_add(kinds: tuple, target: str, channels=20, scales=(0.7, 0.31), symbol
         ("u8 around 77", "float", "u8"),
         ("float", "u8 around 128", "float"),
         ("float", "float", "float"),
+        ("i16", "u8 around 77", "i16"),
     ],
     ids=" + ".join,
 )
@@ -117,6 +119,7 @@ CONCATS = {
     "unaligned, then aligned": ([(7, "u8"), (9, "u8"), (16, "u8")], "u8 around 77"),
     "float, padding behind the last": ([(10, "float"), (10, "float")], "float"),
     "one channel each": ([(1, "u8"), (1, "float"), (1, "u8")], "float"),
+    "int16": ([(10, "i16"), (7, "u8 around 77"), (20, "i16")], "i16"),
     "one input": ([(18, "u8")], "u8"),
 }
 

@@ -52,9 +52,7 @@ def check(layer: tuple[PoolSpec, int], target_name: str, multiplier: float = 1.0
     spec, batch = layer
     target = target_of(target_name)
     data = random_tensor(np.random.default_rng(seed), spec.data, batch)
-    low, high = -np.inf, np.inf
-    if spec.out.dtype == "uint8":
-        low, high = -spec.out.zero_point, 255 - spec.out.zero_point
+    low, high = (end - spec.out.zero_point for end in spec.out.integers or (-np.inf, np.inf))
     library = build(pool2d.build(spec, instruction_set(target)), target)
     parameters = pool2d.pool_parameters(spec, multiplier, low, high)
     actual = run(library, [to_memory(data, spec.data), *parameters], spec.out)
@@ -71,12 +69,15 @@ LAYERS = {
     "max uint8": pool("max", THREE, zero_point=128),
     "max float32": pool("max", THREE, dtype="float32"),
     "max uneven": pool("max", UNEVEN, batch=2, symbolic=True),
+    "max int16": pool("max", THREE, dtype="int16"),
     "max ceil mode": pool("max", Window((2, 2), (2, 2), (0, 0, 1, 1)), zero_point=7),
     "avg uint8": pool("avg", THREE, zero_point=3),
     "avg float32": pool("avg", THREE, dtype="float32"),
     "avg with padding": pool("avg", THREE, zero_point=128, count_include_pad=True),
     "avg with padding float32": pool("avg", THREE, dtype="float32", count_include_pad=True),
     "avg uneven": pool("avg", UNEVEN, zero_point=255, batch=3),
+    "avg int16": pool("avg", THREE, dtype="int16"),
+    "avg int16 to uint8": pool("avg", THREE, dtype="int16", out_dtype="uint8", out_zero_point=128),
     "avg dequantized": pool("avg", THREE, zero_point=9, out_dtype="float32"),
     "avg quantized": pool("avg", THREE, dtype="float32", out_dtype="uint8", out_zero_point=128),
     "global average": pool("avg", Window((7, 9)), channels=33, zero_point=77, out_zero_point=0),

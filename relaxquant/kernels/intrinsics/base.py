@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..tir import T
+
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
 
 
@@ -34,6 +36,9 @@ class DotProduct:
         `proven_free_of_saturation` accepts for that ``chain``.
     emit_chain : callable, optional
         ``emit_chain(acc, xs, ws)``: as ``emit``, for up to ``chain`` fours at once.
+    weight_dtype : str
+        Of the weights in memory. (What `PairDot.on_weights` makes takes two int16 activations
+        instead of four uint8.)
     """
 
     name: str
@@ -43,6 +48,7 @@ class DotProduct:
     pairs_saturate: bool = False
     chain: int = 1
     emit_chain: Callable | None = field(repr=False, default=None)
+    weight_dtype: str = "int8"
 
     def accumulate(self, acc, xs: Sequence, ws: Sequence):
         """``acc`` and the products of all fours, ``chain`` of them at a time.
@@ -85,6 +91,26 @@ class PairDot:
     emit: Callable = field(repr=False)
     cost: float
     tile_registers: int
+
+    def on_weights(self, dtype: str, lanes: int) -> DotProduct:
+        """What a schedule takes in the place of a dot product of bytes: two channels at a time.
+
+        Parameters
+        ----------
+        dtype : str
+            Of the weights in memory; ``"int8"`` ones are widened in a register, which all pixels of
+            a register tile share, and take half the memory.
+        lanes : int
+            32-bit lanes of a vector.
+        """
+
+        def widened(acc, x, w):
+            return self.emit(acc, x, T.cast(w, f"int16x{2 * lanes}"))
+
+        is_wide = dtype == "int16"
+        name = self.name if is_wide else f"{self.name} of widened weights"
+        emit = self.emit if is_wide else widened
+        return DotProduct(name, emit, self.cost, self.tile_registers, weight_dtype=dtype)
 
 
 @dataclass(frozen=True)
