@@ -72,7 +72,8 @@ def variants(wanted: Sequence[str] = ()) -> list[Variant]:
     for name in wanted:
         check_schedule(name)
     names = {*wanted, BASE_SCHEDULE} if wanted else {row.name for row in SCHEDULES} - {REFERENCE}
-    found = {Variant(r.name, p) for r in SCHEDULES for p in WRITTEN if p in r.precisions and r.name in names}
+    rows = [row for row in SCHEDULES if row.name in names]
+    found = {Variant(row.name, p) for row in rows for p in WRITTEN if p in row.precisions}
     ordered = sorted(
         found,
         key=lambda v: (v.layout == NHWC, v.schedule != BASE_SCHEDULE, v.schedule, v.precision),

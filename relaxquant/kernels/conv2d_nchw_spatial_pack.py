@@ -253,7 +253,9 @@ class DirectConv2d:
         if data.block == 1:
             return self.data[n, block, ih, iw]
         if self.dot:
-            return T.reinterpret("int32", self.data[n, block, ih, iw, lanes_at(step * self.taps, self.taps)])
+            return T.reinterpret(
+                "int32", self.data[n, block, ih, iw, lanes_at(step * self.taps, self.taps)]
+            )
         return self.data[n, block, ih, iw, step]
 
     def _channel(self, j: int):

@@ -1,6 +1,6 @@
 """Schedule ``reference``: plain loops for what no other schedule takes (odd groups, plain int8).
 
-Correct for every shape, group and layout, fp32, int8 and int16, and slow: one scalar multiply-add at a
+Correct for every shape, group, layout and precision, and slow: one scalar multiply-add at a
 time. ``lib.kernels`` names it, so that nobody wonders where the time went.
 """
 

@@ -10,7 +10,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO, check_schedule, layout_of
 from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tuned import Tuned
-from . import ranges
+from . import overflow, ranges
 from .emit import Emitter, Lowered
 from .fuse import fuse
 from .graph import Graph
@@ -30,7 +30,8 @@ def lower(
 
     Five phases: *read* the operators, *fuse* epilogues into layers, find the *ranges* of values,
     *assign* layouts, and *emit* one ``call_tir`` a layer, for which *realize* turns scales into
-    integers. What no kernel takes stays a Relax operator in float, recorded with the reason.
+    integers. What no kernel takes stays a Relax operator in float, recorded with the reason; so
+    does a layer of int16 whose sums are not proven to fit int32 (*overflow*).
 
     Parameters
     ----------
@@ -85,13 +86,19 @@ def conv_layers(module: tvm.IRModule) -> list[ConvLayer]:
 
 def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
     """Read, fused, and with a layout for every value."""
-    reader = Reader(main_of(module))
-    graph = reader.graph()
-    fuse(graph)
-    graph.drop_dead()
-    ranges.find(graph)
-    assign(graph, layout_of(schedule))
-    return reader, graph
+    keep_float: dict[str, str] = {}
+    while True:
+        reader = Reader(main_of(module), keep_float)
+        graph = reader.graph()
+        fuse(graph)
+        graph.drop_dead()
+        ranges.find(graph)
+        overflowing = overflow.find(graph)
+        if not overflowing:
+            assign(graph, layout_of(schedule))
+            return reader, graph
+        # In float such a layer is fused otherwise, so everything starts anew.
+        keep_float |= overflowing
 
 
 __all__ = ["ConvLayer", "KernelRecord", "KernelTable", "Lowered", "conv_layers", "lower"]

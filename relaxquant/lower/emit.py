@@ -22,6 +22,7 @@ from .record import KernelRecord, is_dense, shape_text
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
 PRIM_FUNCS = Recent(1024)
+PRECISIONS = {"int16": "int16", "uint8": "int8"}  # the widest of several is shown
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,16 @@ def _function_name(node: Node, implementation: Implementation, function: PrimFun
 
 
 def _precision(node: Node) -> str:
-    if node.op == "conv2d":
-        return "int8" if node.integer else "fp32"
-    return "int8" if any(v.dtype == "uint8" for v in [*node.inputs, node.output]) else "fp32"
+    """Of the arithmetic, or of what a memory-bound kernel moves."""
+    if node.op == "conv2d" and not node.integer:
+        return "fp32"
+    values = node.inputs[:1] if node.op == "conv2d" else [*node.inputs, node.output]
+    dtypes = {value.dtype for value in values}
+    return next((word for dtype, word in PRECISIONS.items() if dtype in dtypes), "fp32")
 
 
 def _record(node: Node, implementation: Implementation, name: str, batch) -> KernelRecord:
     macs = conv_spec(node, batch).macs_per_image if node.op == "conv2d" else 0
-    reason = ""
-    if node.op == "conv2d" and not node.integer:
-        reason = "not quantized" if node.weight.scale is None else "activations are not quantized"
     return KernelRecord(
         name=name,
         layer=node.label,
@@ -148,7 +149,7 @@ def _record(node: Node, implementation: Implementation, name: str, batch) -> Ker
         macs=macs,
         tile=str(implementation.tile or ""),
         chosen=implementation.reason,
-        reason=reason,
+        reason=node.why_float if node.op == "conv2d" else "",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .graph import Graph, Node, Value
 
 # Operators whose kernels clip and quantize what they store.
@@ -11,15 +13,18 @@ WITH_EPILOGUE = ("conv2d", "add", "avg_pool2d", "concat", "clip")
 def fuse(graph: Graph) -> None:
     """Fuse epilogues in place, until nothing changes.
 
-    A layer takes in the only reader of its output if the epilogue's fixed order allows: bias, then
-    residual, then clip, then quantize. The fused layer moves down to the reader's place, where the
-    residual is known to exist.
+    A layer takes in the only reader of its output if the epilogue's fixed order allows: a narrower
+    sum, then bias, then residual, then clip, then quantize. The fused layer moves down to the
+    reader's place, where the residual is known to exist.
     """
     while _fuse_one(graph):
         pass
     for node in graph.nodes:
         if node.op == "bias_add":
             _leave_bias_to_add(node)
+    graph.nodes = [
+        part for node in graph.nodes for part in (node.calls if node.op == "narrow" else (node,))
+    ]
 
 
 def _fuse_one(graph: Graph) -> bool:
@@ -40,7 +45,9 @@ def _fuse_one(graph: Graph) -> bool:
 
 def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dict) -> bool:
     """Take ``reader`` into ``node`` if allowed; says whether it was."""
-    quantized = node.output.dtype == "uint8"
+    quantized = node.output.is_quantized
+    if reader.op == "narrow":
+        return _absorb_narrow(node, reader)
     if reader.op == "bias_add" and node.op == "conv2d":
         if node.clip is not None or len(node.inputs) > 1 or quantized:
             return False
@@ -54,8 +61,20 @@ def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dic
     return reader.op == "quantize" and not quantized
 
 
+def _absorb_narrow(node: Node, narrow: Node) -> bool:
+    """Fewer bits for the sum of an integer convolution, if they count its own steps."""
+    bare = node.bias is None and node.clip is None and len(node.inputs) == 1 and not node.narrow
+    if node.op != "conv2d" or not bare or not node.integer or node.output.is_quantized:
+        return False
+    steps = node.inputs[0].scale * node.weight.scale
+    if steps.shape != narrow.steps.shape or not np.allclose(steps, narrow.steps, rtol=1e-6, atol=0):
+        return False
+    node.narrow = narrow.narrow
+    return True
+
+
 def _absorb_residual(node: Node, add: Node, graph: Graph, defined_by: dict, users: dict) -> bool:
-    if node.clip is not None or len(node.inputs) > 1 or node.output.dtype == "uint8":
+    if node.clip is not None or len(node.inputs) > 1 or node.output.is_quantized:
         return False
     other = add.inputs[1] if add.inputs[0] is node.output else add.inputs[0]
     if other is node.output or not _same_shape(node.output, other):
@@ -68,7 +87,7 @@ def _absorb_residual(node: Node, add: Node, graph: Graph, defined_by: dict, user
 
 
 def _could_fuse(rival: Node, users: dict) -> bool:
-    plain = rival.clip is None and len(rival.inputs) == 1 and rival.output.dtype != "uint8"
+    plain = rival.clip is None and len(rival.inputs) == 1 and not rival.output.is_quantized
     return rival.op == "conv2d" and plain and len(users[rival.output]) == 1
 
 

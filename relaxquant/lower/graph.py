@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 
-from ..kernels.spec import TensorSpec, Window
+from ..kernels.spec import INTEGERS, TensorSpec, Window
 
 
 @dataclass(eq=False)
@@ -25,8 +25,8 @@ class Value:
     shape : tuple
         Logical shape; the first entry is None where the batch is symbolic.
     dtype : str
-        ``"float32"``, or ``"uint8"`` for quantized activations (int8 is stored shifted by 128).
-        Other dtypes only pass through layers that stay with TVM.
+        ``"float32"``, or ``"uint8"`` (int8 is stored shifted by 128) or ``"int16"`` for quantized
+        activations. Other dtypes only pass through layers that stay with TVM.
     scale : float
         Real units for one step; 1 for float32.
     zero_point : int
@@ -38,7 +38,9 @@ class Value:
     halo : tuple of int, optional
         Border of zero points around an image in memory, as `TensorSpec` has it.
     largest : int
-        Largest stored value of uint8, set by `ranges.find`.
+        Largest stored value of uint8, or magnitude of int16, set by `ranges.find`.
+    foreign : bool
+        Whether TVM or the caller made it: integers then have no scale, and mean what they say.
     """
 
     name: str
@@ -50,11 +52,17 @@ class Value:
     nhwc: bool = False
     halo: tuple[int, int, int, int] | None = None
     largest: int = 255
+    foreign: bool = False
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is a quantized activation."""
+        return self.dtype in INTEGERS and not self.foreign
 
     @property
     def is_feature_map(self) -> bool:
         """Whether it is (N, C, H, W) or (N, C), which kernels can take."""
-        return len(self.shape) in (2, 4) and self.dtype in ("float32", "uint8")
+        return len(self.shape) in (2, 4) and (self.dtype == "float32" or self.is_quantized)
 
     @property
     def spec(self) -> TensorSpec:
@@ -70,7 +78,7 @@ class Value:
             rank=len(self.shape),
             nhwc=self.nhwc,
             halo=self.halo,
-            largest=self.largest,
+            largest=self.largest if self.dtype == "uint8" else 255,  # kernels need no other
         )
 
     def same_steps(self, other: Value) -> bool:
@@ -81,7 +89,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Weight:
-    """A layer's weights: float32, or int8 with a scale for each output channel.
+    """A layer's weights: float32, or int8 or int16 with a scale for each output channel.
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
     """
@@ -102,9 +110,12 @@ class Node:
     """A layer.
 
     ``op`` is one of ``conv2d`` (dense layers too), ``max_pool2d``, ``avg_pool2d``, ``add``,
-    ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``, or ``tvm``: a Relax call that no
-    kernel here takes, with the ``reason``. ``inputs`` of a conv2d are its data and, once fused, the
-    residual.
+    ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``, ``narrow``, or ``tvm``: a Relax
+    call that no kernel here takes, with the ``reason``. ``inputs`` of a conv2d are its data and,
+    once fused, the residual; its ``reason`` says why it stays in float although it is quantized.
+
+    A ``narrow`` saturates a sum to ``narrow`` bits, counted in ``steps`` for each channel; a conv2d
+    takes it in. ``calls`` are the quantize and dequantize that it stands for.
     """
 
     op: str
@@ -119,6 +130,9 @@ class Node:
     count_include_pad: bool = False
     call: tvm.ir.Call | None = None
     reason: str = ""
+    narrow: int | None = None
+    steps: np.ndarray | None = field(repr=False, default=None)
+    calls: tuple[Node, ...] = field(repr=False, default=())
 
     @property
     def residual(self) -> Value | None:
@@ -127,9 +141,22 @@ class Node:
 
     @property
     def integer(self) -> bool:
-        """Whether a convolution multiplies integers: uint8 data by int8 weights."""
-        quantized = self.weight is not None and self.weight.scale is not None
-        return quantized and self.inputs[0].dtype == "uint8"
+        """Whether a convolution multiplies integers."""
+        return self.weight is not None and not self.why_float
+
+    @property
+    def why_float(self) -> str:
+        """Why a convolution does not multiply integers; empty if it does.
+
+        It can where data are uint8 and weights int8, or data int16 and weights either.
+        """
+        if self.reason or self.weight.scale is None:
+            return self.reason or "not quantized"
+        if not self.inputs[0].is_quantized:
+            return "activations are not quantized"
+        if self.inputs[0].dtype == "uint8" and self.weight.array.dtype != np.int8:
+            return f"no kernel multiplies uint8 by {self.weight.array.dtype}"
+        return ""
 
 
 @dataclass

@@ -36,6 +36,8 @@ def assign(graph: Graph, layout: str = NCHW16C) -> None:
         node.output.nhwc = layout == NHWC
     inserter = _Inserter(layout)
     for node in graph.nodes:
+        if node.op == "conv2d":
+            node.reason = node.why_float  # before its data are made float
         node.inputs = [
             inserter.meet(value, *blocks.requirement(node, index, value))
             for index, value in enumerate(node.inputs)
@@ -64,9 +66,9 @@ class _Blocks:
         """Block of the node's output, for those who read it."""
         if stays_with_tvm(node) or not node.output.is_feature_map:
             return 1
-        quantizes = node.op in ("quantize", "clip") and node.output.dtype == "uint8"
+        quantizes = node.op in ("quantize", "clip") and node.output.is_quantized
         if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
-            if self.layout == NCHW16C:
+            if self.layout == NCHW16C and node.output.dtype == "uint8":
                 node.output.halo = _common_halo(node.output, readers)
             return node.output.shape[1] if node.output.halo else QUAD
         return self._whole(node.output)
@@ -78,7 +80,7 @@ class _Blocks:
         if stays_with_tvm(node):
             return "float32", 1
         if node.op == "conv2d" and index == 0:
-            return ("uint8" if node.integer else "float32"), self._of_conv(node, value)
+            return (value.dtype if node.integer else "float32"), self._of_conv(node, value)
         return value.dtype, self._whole(value)
 
     def _of_conv(self, node: Node, value: Value) -> int:
@@ -103,7 +105,7 @@ def _common_halo(image: Value, readers: list[Node]) -> tuple[int, int, int, int]
 
 def _settle_precision(node: Node) -> None:
     """What TVM computes is float32, whatever the reader assumed of a reshape."""
-    if stays_with_tvm(node) and node.output.dtype == "uint8":
+    if stays_with_tvm(node) and node.output.is_quantized:
         node.output.dtype, node.output.scale, node.output.zero_point = "float32", 1.0, 0
 
 
@@ -125,7 +127,7 @@ class _Inserter:
         return self.converted[key]
 
     def _convert(self, value: Value, dtype: str, block: int) -> Value:
-        assert dtype in ("float32", value.dtype), "only quantize makes uint8"
+        assert dtype in ("float32", value.dtype), "only quantize makes integers"
         name = f"{value.name}_{dtype}_{block}"
         output = Value(name, value.shape, dtype, block=block, nhwc=self.nhwc)
         if dtype == value.dtype:

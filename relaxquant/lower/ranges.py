@@ -15,16 +15,18 @@ KEEP_VALUES = ("max_pool2d", "flatten", "convert")
 
 
 def find(graph: Graph) -> None:
-    """Set `Value.largest` of every uint8 value of a fused network, in place."""
+    """Set `Value.largest` of every quantized value of a fused network, in place."""
     for node in graph.nodes:
-        if node.output.dtype == "uint8":
+        if node.output.is_quantized:
             node.output.largest = _largest(node)
 
 
 def _largest(node: Node) -> int:
     if node.op in KEEP_VALUES:
         return node.inputs[0].largest
-    _, high = bounds(node.output, node.clip)
+    low, high = bounds(node.output, node.clip)
+    if node.output.dtype == "int16":
+        return max(abs(int(np.rint(np.float32(end)))) for end in (low, high))
     # As the kernel rounds it: bounds are float32 there. Padding adds the zero point.
     stored = int(np.rint(np.float32(high))) + node.output.zero_point
     return max(stored, node.output.zero_point)

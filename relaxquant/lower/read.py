@@ -5,7 +5,7 @@ A reader that does not recognise its call returns a reason, and the call stays w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tvm
@@ -52,8 +52,9 @@ class Reader:
     else raises ModelError.
     """
 
-    def __init__(self, function: relax.Function):
+    def __init__(self, function: relax.Function, keep_float: Mapping[str, str] | None = None):
         self.function = function
+        self.keep_float = keep_float or {}  # layers that integers cannot compute -> the reason
         self.known: dict = {}  # Relax variable -> Value, Constant, Weight or tuple of those
         self.nodes: list[Node] = []
         self.defined_by: dict[Value, Node] = {}
@@ -76,7 +77,7 @@ class Reader:
         return graph
 
     def _input(self, var) -> Value:
-        value = Value(var.name, shape_of(var), dtype_of(var))
+        value = Value(var.name, shape_of(var), dtype_of(var), foreign=True)
         self.known[var] = value
         return value
 
@@ -89,7 +90,7 @@ class Reader:
             source = self.lookup(expression.tuple_value)
             if isinstance(source, tuple):
                 return source[expression.index]
-            output = Value(var.name, shape_of(var), dtype_of(var))
+            output = Value(var.name, shape_of(var), dtype_of(var), foreign=True)
             return self.add("tvm", [source], output, call=expression)
         elif isinstance(expression, tvm.ir.Constant):
             return expression
@@ -113,7 +114,7 @@ class Reader:
     def _leave_to_tvm(self, var, call, reason: str) -> Value:
         inputs: list[Value] = []
         collect_values([self.lookup(arg) for arg in call.args], inputs)
-        output = Value(var.name, shape_of(var), dtype_of(var))
+        output = Value(var.name, shape_of(var), dtype_of(var), foreign=True)
         return self.add("tvm", inputs, output, call=call, reason=reason)
 
     def add(self, op: str, inputs: list[Value], output: Value, **fields) -> Value:
@@ -189,7 +190,7 @@ def window_of(call, kernel, data: Value, output_shape) -> Window:
 
 
 def weight_of(reader: Reader, expression, axis: int) -> Weight:
-    """Constant weights: float32, or int8 by dequantize along the output-channel axis."""
+    """Constant weights: float32, or integers by dequantize along the output-channel axis."""
     known = reader.lookup(expression)
     if isinstance(known, QuantizedConstant):
         return known.weight(axis)
@@ -200,7 +201,7 @@ def weight_of(reader: Reader, expression, axis: int) -> Weight:
 
 
 class QuantizedConstant:
-    """A dequantized int8 constant, before it is known whose weights it is."""
+    """A dequantized int8 or int16 constant, before it is known whose weights it is."""
 
     def __init__(self, array: np.ndarray, scale: np.ndarray, axis: int):
         self.array, self.scale, self.axis = array, scale, axis % array.ndim

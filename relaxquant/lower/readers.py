@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import tvm
 
 from ..kernels.spec import Window
-from .graph import Value, Weight
+from .graph import Node, Value, Weight
 from .read import (
     QuantizedConstant,
     Reader,
@@ -15,6 +16,9 @@ from .read import (
     weight_of,
     window_of,
 )
+
+BITS = {"int8": 8, "int16": 16}
+QUANTIZE = tvm.ir.Op.get("relax.quantize")
 
 
 @reads("nn.conv2d")
@@ -27,8 +31,15 @@ def conv2d(reader: Reader, var, call) -> Value:
     weight = weight_of(reader, call.args[1], axis=0)
     window = window_of(call, weight.array.shape[2:], data, shape_of(var))
     output = Value(var.name, shape_of(var))
-    groups = int(attrs["groups"])
-    return reader.add("conv2d", [data], output, window=window, groups=groups, weight=weight)
+    return reader.add(
+        "conv2d",
+        [data],
+        output,
+        window=window,
+        groups=int(attrs["groups"]),
+        weight=weight,
+        reason=reader.keep_float.get(var.name, ""),
+    )
 
 
 @reads("matmul")
@@ -45,8 +56,14 @@ def dense(reader: Reader, var, call) -> Value:
         channels, height, width = data.shape[1:]
     kernel = weight.array.T.reshape(-1, channels, height, width)
     output = Value(var.name, shape_of(var))
-    window = Window((height, width))
-    return reader.add("conv2d", [data], output, window=window, weight=Weight(kernel, weight.scale))
+    return reader.add(
+        "conv2d",
+        [data],
+        output,
+        window=Window((height, width)),
+        weight=Weight(kernel, weight.scale),
+        reason=reader.keep_float.get(var.name, ""),
+    )
 
 
 @reads("reshape", "flatten")
@@ -112,8 +129,7 @@ def avg_pool2d(reader: Reader, var, call) -> Value:
     include = bool(attrs["count_include_pad"])
     if include and window.padding != tuple(int(p) for p in attrs["padding"]):
         raise Unsupported("avg_pool2d with both ceil_mode and count_include_pad")
-    output = Value(var.name, shape_of(var))
-    return reader.add("avg_pool2d", [data], output, window=window, count_include_pad=include)
+    return _average(reader, var, data, window, count_include_pad=include)
 
 
 @reads("nn.adaptive_avg_pool2d")
@@ -126,7 +142,7 @@ def adaptive_avg_pool2d(reader: Reader, var, call) -> Value:
         raise Unsupported(f"adaptive_avg_pool2d from {data.shape} to {shape}")
     kernel = (height // rows, width // columns)
     window = Window(kernel, strides=kernel)
-    return reader.add("avg_pool2d", [data], Value(var.name, shape), window=window)
+    return _average(reader, var, data, window)
 
 
 @reads("mean")
@@ -136,9 +152,7 @@ def mean(reader: Reader, var, call) -> Value:
     axes = sorted(int(axis) % 4 for axis in call.attrs["axis"] or range(4))
     if axes != [2, 3]:
         raise Unsupported(f"mean over axes {axes}")
-    return reader.add(
-        "avg_pool2d", [data], Value(var.name, shape_of(var)), window=Window(data.shape[2:])
-    )
+    return _average(reader, var, data, Window(data.shape[2:]))
 
 
 @reads("concat")
@@ -159,11 +173,13 @@ def quantize(reader: Reader, var, call) -> Value:
     dtype = str(call.attrs["out_dtype"])
     if scale is None or zero_point is None or scale.size != 1:
         raise Unsupported("quantize with scales for each channel of an activation")
-    if dtype not in ("int8", "uint8"):
+    if dtype not in ("int8", "uint8", "int16"):
         raise Unsupported(f"quantize to {dtype}")
-    shift = 128 if dtype == "int8" else 0
-    stored = int(zero_point.reshape(())) + shift
-    output = Value(var.name, data.shape, "uint8", float(scale.reshape(())), stored)
+    stored = int(zero_point.reshape(())) + (128 if dtype == "int8" else 0)
+    if dtype == "int16" and stored:
+        raise Unsupported("quantize to int16 with a zero point")
+    kept = "int16" if dtype == "int16" else "uint8"
+    output = Value(var.name, data.shape, kept, float(scale.reshape(())), stored)
     return data if data.same_steps(output) else reader.add("quantize", [data], output)
 
 
@@ -172,13 +188,45 @@ def dequantize(reader: Reader, var, call):
     """Dequantize: of an activation nothing (its Value knows its scale), of a constant weights."""
     known = reader.lookup(call.args[0])
     if isinstance(known, Value):
-        if known.dtype != "uint8":
-            raise Unsupported(f"dequantize of {known.dtype} that no quantize here made")
-        return known
+        if known.is_quantized:
+            return known
+        return _narrow(reader, var, call, known)
     array, scale, zero_point = (reader.array(arg) for arg in call.args[:3])
-    if array is None or scale is None or array.dtype != np.int8 or np.any(zero_point):
-        raise Unsupported("dequantize of weights that are not int8 with zero points of 0")
+    if array is None or scale is None or str(array.dtype) not in BITS or np.any(zero_point):
+        raise Unsupported("dequantize of weights that are not int8 or int16 with zero points of 0")
     return QuantizedConstant(array, scale.astype(np.float64), int(call.attrs["axis"]))
+
+
+def _narrow(reader: Reader, var, call, integers: Value) -> Value:
+    """Dequantize of a quantize with one scale a channel: a layer's sum with fewer bits.
+
+    The quantize was left to TVM, and stays there unless a convolution takes both in.
+    """
+    quantize = reader.defined_by.get(integers)
+    made_here = quantize is not None and getattr(quantize.call, "op", None) == QUANTIZE
+    bits = BITS.get(str(quantize.call.attrs["out_dtype"])) if made_here else None
+    if bits is None:
+        raise Unsupported(f"dequantize of {integers.dtype} that no quantize here made")
+    parameters = [reader.array(arg) for arg in (*quantize.call.args[1:3], *call.args[1:3])]
+    axes = {int(each.attrs["axis"]) % len(integers.shape) for each in (quantize.call, call)}
+    if any(array is None or array.ndim != 1 for array in parameters) or axes != {1}:
+        raise Unsupported("dequantize with scales of another form than one for each channel")
+    scale, zero_point, scale_again, zero_point_again = parameters
+    if zero_point.any() or zero_point_again.any() or not np.array_equal(scale, scale_again):
+        raise Unsupported(
+            "dequantize with other scales than the quantize before it, or zero points"
+        )
+    output = Value(var.name, integers.shape)
+    left = Node("tvm", [integers], output, var.name, call=call, reason="saturates no layer's sum")
+    fields = {"narrow": bits, "steps": scale.astype(np.float64), "calls": (quantize, left)}
+    return reader.add("narrow", quantize.inputs, output, **fields)
+
+
+def _average(reader: Reader, var, data: Value, window: Window, **fields) -> Value:
+    taps = window.kernel[0] * window.kernel[1]
+    if data.dtype == "int16" and taps >= 1 << 16:
+        raise Unsupported(f"the sum of {taps} int16 may need more than int32")
+    return reader.add("avg_pool2d", [data], Value(var.name, shape_of(var)), window=window, **fields)
 
 
 def _nchw(reader: Reader, call) -> Value:

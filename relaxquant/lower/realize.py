@@ -17,7 +17,7 @@ import numpy as np
 from ..kernels import convert, elementwise, pool2d
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
-from ..kernels.spec import ConvSpec, ConvWeights, EpilogueSpec
+from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec
 from ..kernels.tuned import Tuned
 from .graph import Node, Value
 
@@ -47,7 +47,9 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
         out=node.output.spec,
         window=node.window,
         groups=node.groups,
-        epilogue=EpilogueSpec(residual.spec if residual else None, clip=node.clip is not None),
+        epilogue=EpilogueSpec(
+            residual.spec if residual else None, node.clip is not None, node.narrow
+        ),
     )
 
 
@@ -61,18 +63,31 @@ def conv_weights(node: Node) -> ConvWeights:
         # The accumulator is in output units already: no multiplier is needed.
         weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
         return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
-    unit = data.scale * node.weight.scale
-    steps = np.clip(np.rint(bias / unit), -INT32_MAX, INT32_MAX).astype(np.int32)
-    multiplier = (unit / output.scale).astype(np.float32)
-    return ConvWeights(node.weight.array, steps, multiplier, low, high, residual_scale)
+    multiplier = (data.scale * node.weight.scale / output.scale).astype(np.float32)
+    weight = narrowest(node.weight.array)
+    return ConvWeights(weight, bias_steps(node), multiplier, low, high, residual_scale)
+
+
+def bias_steps(node: Node) -> np.ndarray:
+    """Bias of an integer convolution in units of its accumulator, int32 (O,)."""
+    unit = node.inputs[0].scale * node.weight.scale
+    bias = np.zeros(len(unit)) if node.bias is None else node.bias
+    return np.clip(np.rint(bias / unit), -INT32_MAX, INT32_MAX).astype(np.int32)
+
+
+def narrowest(weight: np.ndarray) -> np.ndarray:
+    """int16 weights as int8 where all fit: half the bytes, and the same products."""
+    fits = weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127
+    return weight.astype(np.int8, copy=False) if fits else weight
 
 
 def bounds(output: Value, clip: tuple[float, float] | None) -> tuple[float, float]:
-    """Clip range in output units before the zero point is added: uint8's own, and the layer's."""
+    """Clip range in output units before the zero point is added: the dtype's and the layer's."""
     low, high = clip if clip is not None else (-np.inf, np.inf)
-    if output.dtype == "uint8":
-        low = max(low / output.scale, -output.zero_point)
-        high = min(high / output.scale, 255 - output.zero_point)
+    if output.is_quantized:
+        lowest, highest = INTEGERS[output.dtype]
+        low = max(low / output.scale, lowest - output.zero_point)
+        high = min(high / output.scale, highest - output.zero_point)
     return low, high
 
 

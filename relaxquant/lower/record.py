@@ -27,7 +27,7 @@ class KernelRecord:
     schedule : str
         Row of the schedule table, or ``"tvm default"``.
     precision : str
-        ``"int8"`` or ``"fp32"``: the arithmetic that is executed.
+        ``"int8"``, ``"int16"`` or ``"fp32"``: the arithmetic that is executed.
     instructions : str
         What multiplies and adds.
     macs : int

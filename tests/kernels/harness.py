@@ -103,7 +103,8 @@ def spec_size(spec: TensorSpec) -> tuple[int, int]:
 def run(library, arguments: list[np.ndarray], out: TensorSpec) -> np.ndarray:
     """Run ``main`` and return its output as (N, C, H, W); the batch is that of the first argument.
 
-    The output holds NaN (or the highest integer) before, so that what a kernel forgets to write is seen.
+    The output holds NaN (or the highest integer) before, so that what a kernel forgets to write is
+    seen.
     """
     shape = out.physical_shape(len(arguments[0]))
     unwritten = out.integers[1] if out.integers else np.nan
