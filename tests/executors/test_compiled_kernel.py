@@ -34,7 +34,7 @@ def module(seed: int = 0, **settings):
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1), nn.Flatten(), nn.Linear(48, 5)]
     x = torch.randn(1, 3, 4, 4)
     fp32 = rq.frontends.from_torch(nn.Sequential(*layers).eval(), x)
-    config = rq.QConfig(calibrate_mode="global_scale", reduce_range=False, **settings)
+    config = rq.QConfig.best(calibrate_mode="global_scale", reduce_range=False, **settings)
     return rq.quantize(fp32, config), x.numpy()
 
 
