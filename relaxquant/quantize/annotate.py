@@ -7,6 +7,7 @@ bits; what leads to no quantized layer, and the function's result, stays float.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tvm import IRModule
@@ -106,8 +107,8 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
         fp32 Relax with one function ``main`` of one dataflow block, clean as
         `relaxquant.frontends` leaves it.
     config : QConfig, optional
-        `skip_conv_layers`, `skip_dense_layer`, `debug_enabled_ops`, `nbit_input`, `dtype_input`
-        and `asymmetric` act here; `QConfig.best` by default.
+        `skip_conv_layers`, `skip_dense_layer`, `debug_enabled_ops`, `nbit_input`, `dtype_input`,
+        `asymmetric` and `layer_bits` act here; `QConfig.best` by default.
 
     Returns
     -------
@@ -117,8 +118,8 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
     Raises
     ------
     QuantizeError
-        If `skip_conv_layers` names a convolution that is not there, or `debug_enabled_ops` an
-        operator that is never quantized.
+        If `skip_conv_layers` or `layer_bits` name a layer that is not there, or
+        `debug_enabled_ops` an operator that is never quantized.
 
     Notes
     -----
@@ -127,14 +128,26 @@ def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
     """
     config = config or QConfig.best()
     graph = read_graph(mod)
+    _check_layer_names(graph, config)
     refused = _refused_layers(graph, config)
     quantized = {n.index for n in graph.nodes if n.op in LAYERS and n.index not in refused}
     chains = find_chains(graph, quantized)
     refused.update(_refused_operators(graph, chains, config))
     wanted = _wanted(graph, chains, quantized, refused)
     layers = {chain.root: chain for chain in chains if chain.root in quantized}
+    tensors = _tensors(graph, wanted, config, layers)
     kept = _kept_float(graph, chains, refused, wanted)
-    return Annotation(_tensors(graph, wanted, config), layers, kept, graph)
+    return Annotation(tensors, layers, kept, graph)
+
+
+def _check_layer_names(graph: Graph, config: QConfig) -> None:
+    names = [node.name for node in graph.nodes if node.op in LAYERS]
+    for name, _ in config.layer_bits:
+        if name not in names:
+            raise QuantizeError(
+                f"QConfig.layer_bits names {name!r}, which is no layer{did_you_mean(name, names)} "
+                f"(there are: {', '.join(names)})"
+            )
 
 
 def _refused_layers(graph: Graph, config: QConfig) -> dict[int, str]:
@@ -216,25 +229,49 @@ def _read_by_member(node: Node, chain: Chain, quantized: set[int], wanted: set[i
     return list(node.inputs) if is_free_add and chain.end in wanted else []
 
 
-def _tensors(graph: Graph, wanted: set[int], config: QConfig) -> dict[int, QTensor]:
+def _tensors(
+    graph: Graph, wanted: set[int], config: QConfig, layers: Iterable[int]
+) -> dict[int, QTensor]:
     unsigned = non_negative(graph)
+    shares = _shared_scales(graph, wanted)
+    bits = _bits_of_data(graph, shares, config, layers)
     tensors: dict[int, QTensor] = {}
     for index in sorted(wanted):
-        node = graph.nodes[index]
-        shares = index
-        if node.op in VALUE_PRESERVING and node.inputs[:1] and node.inputs[0] in tensors:
-            shares = tensors[node.inputs[0]].shares
-        dtype, signed = _stored_as(config, index in unsigned)
-        tensors[index] = QTensor(index, node.name, dtype, shares, config.nbit_input, signed)
+        nbit = bits.get(shares[index], config.nbit_input)
+        dtype, signed = _stored_as(config, nbit, index in unsigned)
+        name = graph.nodes[index].name
+        tensors[index] = QTensor(index, name, dtype, shares[index], nbit, signed)
     return tensors
 
 
-def _stored_as(config: QConfig, is_non_negative: bool) -> tuple[str, bool]:
+def _shared_scales(graph: Graph, wanted: set[int]) -> dict[int, int]:
+    """For each quantized tensor the one whose scale it has."""
+    shares: dict[int, int] = {}
+    for index in sorted(wanted):
+        node = graph.nodes[index]
+        source = node.inputs[0] if node.op in VALUE_PRESERVING and node.inputs else None
+        shares[index] = shares.get(source, index)
+    return shares
+
+
+def _bits_of_data(
+    graph: Graph, shares: Mapping[int, int], config: QConfig, layers: Iterable[int]
+) -> dict[int, int]:
+    """Bits of the tensors that own a scale and that layers read: the most that one asks for."""
+    bits: dict[int, int] = {}
+    for index in layers:
+        owner = shares[graph.nodes[index].inputs[0]]
+        asked = config.for_layer(graph.nodes[index].name).nbit_input
+        bits[owner] = max(bits.get(owner, 0), asked)
+    return bits
+
+
+def _stored_as(config: QConfig, nbit: int, is_non_negative: bool) -> tuple[str, bool]:
     """(dtype, signed) of an activation."""
     asked = config.dtype_input
-    if config.nbit_input > 8 or asked == "int16":
+    if nbit > 8 or asked == "int16":
         return "int16", True
-    if config.nbit_input < 8 or asked == "uint8":
+    if nbit < 8 or asked == "uint8":
         return "uint8", asked == "int8" or not is_non_negative
     if asked == "auto" and (is_non_negative or config.asymmetric):
         return "uint8", not is_non_negative

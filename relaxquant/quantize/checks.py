@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
 from ..errors import RelaxQuantError
@@ -53,6 +53,28 @@ def names(field: str, value) -> tuple[str, ...] | None:
     if found is None or not all(isinstance(name, str) for name in found):
         refuse(field, value, "None, or a sequence of operator names")
     return tuple(found)
+
+
+def layer_bits(field: str, value, allowed: Sequence[int]) -> tuple:
+    """``((layer, (bits of weights, bits of data or None)), ...)``, in the order of the names."""
+    pairs = _tuple_of(value.items() if isinstance(value, Mapping) else value)
+    bits = ", ".join(map(str, allowed))
+    what = f"a mapping of layer names to bits, or to pairs of bits (weights, data), of {bits}"
+    if pairs is None:
+        refuse(field, value, what)
+    found = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            refuse(field, value, what)
+        both = tuple(pair[1]) if isinstance(pair[1], tuple | list) else (pair[1], None)
+        if len(both) != 2 or not _are_bits((both[0], both[1] or both[0]), allowed):
+            refuse(field, value, what)
+        found[pair[0]] = both
+    return tuple(sorted(found.items()))
+
+
+def _are_bits(values: Sequence, allowed: Sequence[int]) -> bool:
+    return all(_is_integer(value) and value in allowed for value in values)
 
 
 def _tuple_of(value) -> tuple | None:

@@ -113,6 +113,10 @@ class QConfig:
         Take the mean error that quantization adds to each channel out of the biases.
     cross_layer_equalization : bool
         Move ranges between neighbouring layers before quantization, so that channels are alike.
+    layer_bits : mapping of str to int or (int, int)
+        Mixed precision: bits of the weights of single layers, by the name of the tensor that the
+        convolution or matmul computes, or bits of its weights and of the activation it reads. That
+        activation gets the most that any of its layers asks for. Kept as a tuple of pairs.
 
     Raises
     ------
@@ -151,6 +155,7 @@ class QConfig:
     asymmetric: bool = False
     bias_correction: bool = False
     cross_layer_equalization: bool = False
+    layer_bits: tuple[tuple[str, tuple[int, int | None]], ...] = ()
 
     @classmethod
     def relay_default(cls, **fields) -> QConfig:
@@ -186,6 +191,7 @@ class QConfig:
         checks.chunk("calibrate_chunk_by", self.calibrate_chunk_by)
         self._set("skip_conv_layers", checks.indices("skip_conv_layers", self.skip_conv_layers))
         self._set("debug_enabled_ops", checks.names("debug_enabled_ops", self.debug_enabled_ops))
+        self._set("layer_bits", checks.layer_bits("layer_bits", self.layer_bits, NBITS))
         self._check_types_hold_bits()
 
     def __enter__(self) -> QConfig:
@@ -201,6 +207,13 @@ class QConfig:
         if self.nbit_weight == 8 and self.reduce_range is True:
             return 64
         return max(2 ** (self.nbit_weight - 1) - 1, 1)
+
+    def for_layer(self, name: str) -> QConfig:
+        """The config of one layer: with the bits that `layer_bits` has for it, and no others."""
+        if not self.layer_bits:
+            return self
+        weight, data = dict(self.layer_bits).get(name, (self.nbit_weight, None))
+        return replace(self, nbit_weight=weight, nbit_input=data or self.nbit_input, layer_bits=())
 
     def for_target(self, target="native") -> QConfig:
         """The config with ``reduce_range="auto"`` decided for a compilation target.

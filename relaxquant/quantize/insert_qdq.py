@@ -34,7 +34,8 @@ def insert_qdq(
     annotation : Annotation
         What `annotate` said of it.
     config : QConfig
-        `weight_granularity`, `weight_scale`, `nbit_weight`, `ternary` and `reduce_range` act here.
+        `weight_granularity`, `weight_scale`, `nbit_weight`, `layer_bits`, `ternary` and
+        `reduce_range` act here.
     ranges : mapping of int to Range
         What `calibrate` found.
 
@@ -88,7 +89,8 @@ class _Writer:
         return activation_codes(self.ranges[tensor.node], tensor.dtype, tensor.nbit)
 
     def _weight(self, node: Node, chain: Chain) -> relax.Expr:
-        per_channel = self.config.weight_granularity == "per_channel"
+        config = self.config.for_layer(node.name)
+        per_channel = config.weight_granularity == "per_channel"
         axis = LAYERS[node.op]
         bias = _bias(self.annotation.graph, chain)
         smallest = bias_safe_scale(bias, self._codes(node.inputs[0]).scale)
@@ -97,9 +99,9 @@ class _Writer:
             quantized, scale = quantize_weight(
                 weight,
                 axis if per_channel else None,
-                weight_levels(self.config),
+                weight_levels(config),
                 smallest,
-                self.config.weight_scale,
+                config.weight_scale,
             )
         except QuantizeError as error:
             raise QuantizeError(f"layer '{node.name}': {error}") from error
