@@ -12,10 +12,12 @@ from tvm import IRModule, relax
 
 from .annotate import Annotation, QTensor
 from .batches import InputSpec, checked_batches, input_spec
+from .calibrators import calibrator
 from .config import QConfig, QuantizeError
 from .graph import rebuild
-from .observers import Observer, observer_factory
+from .histogram import Ends
 from .scales import Range, positive_codes
+from .thresholds import Form
 
 Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
 CompileFn = Callable[[IRModule], Runner]
@@ -39,7 +41,7 @@ def calibrate(
     annotation : Annotation
         What `annotate` said of `mod`.
     config : QConfig
-        `calibrate_mode`, `global_scale` and `percentile` act here.
+        `calibrate_mode`, `global_scale`, `percentile` and `asymmetric` act here.
     batches : iterable, optional
         float32 arrays of the input's shape, read once, one at a time. Where the batch is symbolic
         they may be of any size, and images are run one by one. Not used in mode ``global_scale``.
@@ -67,13 +69,17 @@ def calibrate(
     spec = input_spec(mod)
     checked = checked_batches(batches, spec)
     first = next(checked)  # before anything is compiled, which takes long
-    make = observer_factory(config)
-    observers = {node: make() for node in nodes}
+    observer, range_of = calibrator(config)
+    observers = {node: observer() for node in nodes}
     run = _observed_runner(mod, annotation, nodes, spec, compile_fn)
     for sample in _samples(_tracked(chain([first], checked), batches, progress), spec):
         for node, values in run(sample).items():
             _update(observers[node], values, annotation.graph.nodes[node].name)
-    return {node: tensors[node].range_up_to(o.threshold) for node, o in observers.items()}
+    return {node: range_of(o, _form(tensors[node], config)) for node, o in observers.items()}
+
+
+def _form(tensor: QTensor, config: QConfig) -> Form:
+    return Form(tensor.dtype, tensor.nbit, tensor.signed, config.asymmetric)
 
 
 def _global_range(tensor: QTensor, config: QConfig) -> Range:
@@ -138,7 +144,7 @@ def _samples(batches: Iterable[np.ndarray], spec: InputSpec) -> Iterator[np.ndar
             yield from np.split(batch, len(batch))
 
 
-def _update(observer: Observer, values: np.ndarray, name: str) -> None:
+def _update(observer: Ends, values: np.ndarray, name: str) -> None:
     try:
         observer.update(values)
     except QuantizeError as error:
