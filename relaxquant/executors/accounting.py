@@ -18,7 +18,8 @@ class MemoryUse:
     ----------
     weights : dict
         dtype -> bytes of all constants as they are packed for the kernels: int8 or float32 weights,
-        int32 biases, float32 multipliers, and the padding of channels to whole blocks.
+        uint8 where weights of fewer than eight bits lie packed, int32 biases, float32 multipliers,
+        and the padding of channels to whole blocks.
     activations : int or None
         Bytes of the storage that all intermediate activations share, as static memory planning
         laid it out; None where nothing is planned (executors ``"vm"`` and ``"naive"``).

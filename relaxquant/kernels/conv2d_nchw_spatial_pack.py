@@ -12,6 +12,8 @@ Loop nest::
 Packing: activations (N, C/16, H, W, 16), weights as `pack_conv` lays them: the inner loop reads one
 contiguous stream of weights. For int8 a step is four input channels, summed by one dot product; for
 int16 (data, and weights of int8 or int16) it is two.
+Weights of fewer than eight bits are stored packed; tasks are then as many rows as make decoding a
+tile's weights cheap, see `weight_store`.
 
 What limits it: the multiply units, as long as the weights of one tile of output channels stay in
 the L2 cache and have come there in time, which `prefetch` sees to; broadcasts of activations take
@@ -28,7 +30,6 @@ USENIX ATC 2019. Here the border is cut out of the loops instead of padded in me
 
 from __future__ import annotations
 
-import numpy as np
 import tvm
 
 from ..errors import InputError
@@ -36,12 +37,12 @@ from .dot_choice import choose_dots, dot_for_all, straight_steps
 from .epilogue import Epilogue, conv_arguments
 from .intrinsics import DotProduct, InstructionSet
 from .pack import border_correction, pack_conv
-from .prefetch import WeightPrefetch
 from .registry import Implementation, register
 from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
-from .tir import T, arg, batch_extent, lanes_at, local, prim_func, store
+from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
+from .weight_store import WHOLE, WeightStore, bits_of_panels, rows_of_task, stored
 
 NAME = "nchw_spatial_pack"
 
@@ -67,8 +68,10 @@ def spatial_pack(
         return None
     dot = dot_for_all(spec, weights, isa)
     tile = tile or choose_tile(spec, isa, dot)
-    packed = [pack_conv(spec, weights.weight, tile.vectors * isa.lanes)]
-    dots = choose_dots(spec, dot, isa, packed[0])
+    panels = pack_conv(spec, weights.weight, tile.vectors * isa.lanes)
+    bits = bits_of_panels(panels, spec)
+    packed = [stored(panels, bits, isa)]
+    dots = choose_dots(spec, dot, isa, panels)
     if dots.often:
         packed.append(dots.proven)
     if spec.pads_with_zero_point:
@@ -76,8 +79,8 @@ def spatial_pack(
     return Implementation(
         schedule=NAME,
         instructions=str(dots),
-        key=("direct", spec, isa.name, dots.key, tile),
-        build=lambda: build(spec, isa, dot, tile, dots.often),
+        key=("direct", spec, isa.name, dots.key, tile, bits),
+        build=lambda: build(spec, isa, dot, tile, dots.often, bits),
         arguments=conv_arguments(spec, weights, packed),
         tile=tile,
     )
@@ -89,6 +92,7 @@ def build(
     dot: DotProduct | None,
     tile: Tile,
     often: DotProduct | None = None,
+    bits: int = WHOLE,
 ) -> tvm.tirx.PrimFunc:
     """The convolution as a PrimFunc.
 
@@ -105,6 +109,8 @@ def build(
         `tile.choose_tile` do.
     often : DotProduct, optional
         A faster one, for the weights that the argument ``proven`` marks.
+    bits : int
+        Of the weights in memory, as `weight_store.stored` has them; 8 where not packed.
 
     Returns
     -------
@@ -122,7 +128,7 @@ def build(
             f"{tile.vectors} vectors of {isa.lanes} channels do not divide the {channels} output "
             "channels of a group: take a divisor, or the tile that choose_tile gives"
         )
-    return prim_func(lambda: DirectConv2d(spec, isa, dot, tile, often).emit())
+    return prim_func(lambda: DirectConv2d(spec, isa, dot, tile, often, bits).emit())
 
 
 class DirectConv2d:
@@ -135,8 +141,10 @@ class DirectConv2d:
         dot: DotProduct | None,
         tile: Tile,
         often: DotProduct | None = None,
+        bits: int = WHOLE,
     ):
         self.spec, self.isa, self.dot, self.tile, self.often = spec, isa, dot, tile, often
+        self.bits = bits
         self.rows = RowTiles(spec.data, spec.out, spec.window, tile.pixels)
         self.tile_channels = tile.vectors * isa.lanes
         self.out_tiles = spec.out.padded_channels // self.tile_channels
@@ -145,12 +153,6 @@ class DirectConv2d:
         self.weight_dtype = dot.weight_dtype if dot else "float32"
         self.kernel = spec.window.kernel
         self.steps = spec.data.block // self.taps
-        self.prefetch = self._prefetch()
-
-    def _prefetch(self) -> WeightPrefetch:
-        taps = self.kernel[0] * self.kernel[1] * self.steps * self.taps
-        size = taps * self.group_blocks * self.tile_channels * np.dtype(self.weight_dtype).itemsize
-        return WeightPrefetch(size, self.spec.out.height * self.rows.count * self.group_blocks)
 
     def emit(self) -> None:
         """Arguments, then the parallel loop over images, channel tiles and output rows."""
@@ -158,7 +160,9 @@ class DirectConv2d:
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         kernel = (self.out_tiles, self.group_blocks, *self.kernel, self.steps)
-        self.weight = arg("weight", (*kernel, self.tile_channels * self.taps), self.weight_dtype)
+        shape = (*kernel, self.tile_channels * self.taps)
+        visits = spec.out.height * self.rows.count * self.group_blocks
+        self.weights = WeightStore(shape, self.weight_dtype, self.bits, self.isa, visits)
         if self.often:
             self.proven = arg("proven", kernel[:-1], "uint8")
         if spec.pads_with_zero_point:
@@ -168,11 +172,23 @@ class DirectConv2d:
         self._emit_tasks(batch)
 
     def _emit_tasks(self, batch) -> None:
+        height, width = self.spec.out.height, self.spec.out.width
+        rows = rows_of_task(height, width, self.bits)
+        chunks = ceildiv(height, rows)
+        with T.parallel(batch * self.out_tiles * chunks) as task:
+            self.n = task // (self.out_tiles * chunks)
+            self.out_tile = task // chunks % self.out_tiles
+            self.weights.select(self.out_tile)
+            self._emit_rows(task % chunks * rows, rows)
+
+    def _emit_rows(self, first, rows: int) -> None:
+        if rows == 1:
+            self.oh = first
+            self.rows.emit(self._emit_tile)
+            return
         height = self.spec.out.height
-        with T.parallel(batch * self.out_tiles * height) as task:
-            self.n = task // (self.out_tiles * height)
-            self.out_tile = task // height % self.out_tiles
-            self.oh = task % height
+        with T.serial(T.min(rows, height - first) if height % rows else rows) as row:
+            self.oh = first + row
             self.rows.emit(self._emit_tile)
 
     def _emit_tile(self, start, width: int, edge: int | None) -> None:
@@ -183,17 +199,23 @@ class DirectConv2d:
             self._set(i, j, self.epilogue.initial(self._channel(j)))
         if self.spec.pads_with_zero_point:
             self.rows.missing_taps(self.oh, width, edge, self._emit_missing_tap)
-        with T.serial(self.group_blocks) as block:
-            self.prefetch.emit(self.weight, self.out_tile, self._visit(block))
-            self.rows.taps(
-                self.oh,
-                width,
-                edge,
-                lambda kh, kw, first, last: self._emit_tap(block, kh, kw, first, last),
-            )
+        self._emit_reduction(width, edge)
         for i, j in whole:
             n, oh, ow = self._position(i)
             self.epilogue.finish(self._get(i, j), n, self._channel(j), oh, ow)
+
+    def _emit_reduction(self, width: int, edge: int | None) -> None:
+        with T.serial(self.group_blocks) as block:
+            self._emit_block(block, width, edge)
+
+    def _emit_block(self, block, width: int, edge: int | None) -> None:
+        self.weights.prefetch(self._visit(block))
+        self.rows.taps(
+            self.oh,
+            width,
+            edge,
+            lambda kh, kw, first, last: self._emit_tap(block, kh, kw, first, last),
+        )
 
     def _position(self, i: int) -> tuple:
         """Image, row and column of output pixel ``i`` of the tile."""
@@ -231,8 +253,7 @@ class DirectConv2d:
 
     def _emit_multiply_add(self, dot, block, kh, kw, steps: list, i: int, j: int) -> None:
         size = self.isa.lanes * self.taps
-        lanes = lanes_at(j * size, size)
-        weights = [self.weight[self.out_tile, block, kh, kw, step, lanes] for step in steps]
+        weights = [self.weights.read((block, kh, kw, step), j * size, size) for step in steps]
         xs = [self._activation(block, kh, kw, step, i) for step in steps]
         value = self._get(i, j)
         if dot:

@@ -36,6 +36,7 @@ from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, prim_func
+from .weight_store import bits_of_panels, stored
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -65,39 +66,42 @@ def dense_spatial_pack(
         return None
     dot = dot_for_all(spec, weights, isa)
     tile = tile or choose_tile(images_as_row(spec), isa, dot)
-    packed = [pack_conv(spec, weights.weight, tile.vectors * isa.lanes)]
+    panels = pack_conv(spec, weights.weight, tile.vectors * isa.lanes)
+    bits = bits_of_panels(panels, spec)
     return Implementation(
         schedule=NAME,
         instructions=dot.name if dot else "fp32 multiply-add",
-        key=("dense", spec, isa.name, dot.name if dot else None, tile),
-        build=lambda: build(spec, isa, dot, tile),
-        arguments=conv_arguments(spec, weights, packed),
+        key=("dense", spec, isa.name, dot.name if dot else None, tile, bits),
+        build=lambda: build(spec, isa, dot, tile, bits),
+        arguments=conv_arguments(spec, weights, [stored(panels, bits, isa)]),
         tile=tile,
     )
 
 
 def build(
-    spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile
+    spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile, bits: int
 ) -> tvm.tirx.PrimFunc:
     """The layer as a PrimFunc.
 
     Arguments: data, weight, bias, [multiplier], [residual], bounds, output.
     """
-    return prim_func(lambda: _Dense(spec, isa, dot, tile).emit())
+    return prim_func(lambda: _Dense(spec, isa, dot, tile, bits).emit())
 
 
 class _Dense(DirectConv2d):
     """A direct convolution whose pixels are the images of the batch."""
 
-    def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile):
-        super().__init__(spec, isa, dot, tile)
+    def __init__(
+        self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None, tile: Tile, bits: int
+    ):
+        super().__init__(spec, isa, dot, tile, bits=bits)
         row = images_as_row(spec)
         self.rows = RowTiles(row.data, row.out, row.window, tile.pixels)
-        self.prefetch = self._prefetch()
         self.oh = 0
 
     def _emit_tasks(self, _batch) -> None:
         with T.parallel(self.out_tiles) as self.out_tile:
+            self.weights.select(self.out_tile)
             self.rows.emit(self._emit_tile)
 
     def _position(self, i: int) -> tuple:

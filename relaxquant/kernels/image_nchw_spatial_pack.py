@@ -41,6 +41,7 @@ from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights, TensorSpec, Window
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, ceildiv, lanes_at, prim_func
+from .weight_store import bits_of_panels, stored
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -113,28 +114,30 @@ def image_spatial_pack(
         return None
     dot = dot_product(spec, weights, isa)
     tile = tile or choose_tile(spec, isa, dot)
+    panels = pack_rows(spec, weights.weight, tile.vectors * isa.lanes)
+    bits = bits_of_panels(panels, spec)
     return Implementation(
         schedule=NAME,
         instructions=dot.name,
-        key=("image", spec, isa.name, dot.name, tile),
-        build=lambda: build(spec, isa, dot, tile),
-        arguments=conv_arguments(
-            spec, weights, [pack_rows(spec, weights.weight, tile.vectors * isa.lanes)]
-        ),
+        key=("image", spec, isa.name, dot.name, tile, bits),
+        build=lambda: build(spec, isa, dot, tile, bits),
+        arguments=conv_arguments(spec, weights, [stored(panels, bits, isa)]),
         tile=tile,
     )
 
 
-def build(spec: ConvSpec, isa: InstructionSet, dot: DotProduct, tile: Tile) -> tvm.tirx.PrimFunc:
+def build(
+    spec: ConvSpec, isa: InstructionSet, dot: DotProduct, tile: Tile, bits: int
+) -> tvm.tirx.PrimFunc:
     """The convolution as a PrimFunc. Arguments: data, weight, bias, multiplier, ..., output."""
-    return prim_func(lambda: _ImageConv2d(spec, isa, dot, tile).emit())
+    return prim_func(lambda: _ImageConv2d(spec, isa, dot, tile, bits=bits).emit())
 
 
 class _ImageConv2d(DirectConv2d):
     """A direct convolution whose kernel is one column wide and a kernel row deep."""
 
-    def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct, tile: Tile):
-        super().__init__(spec, isa, dot, tile)
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, dot: DotProduct, tile: Tile, bits: int):
+        super().__init__(spec, isa, dot, tile, bits=bits)
         window = spec.window
         self.kernel = (window.kernel[0], 1)
         self.steps = _fours(spec.data.channels, window)
@@ -143,7 +146,6 @@ class _ImageConv2d(DirectConv2d):
         height, width = spec.data.height + top + bottom, spec.data.width + left + right
         whole = replace(spec.data, height=height, width=width, halo=None)
         self.rows = RowTiles(whole, spec.out, Window(self.kernel, window.strides), tile.pixels)
-        self.prefetch = self._prefetch()
 
     def _activation(self, block, kh, kw, step, i: int):
         strides = self.spec.window.strides

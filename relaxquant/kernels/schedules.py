@@ -29,6 +29,7 @@ from . import (
     conv2d_nhwc_spatial_pack,
     conv2d_reference,
     dense_nchw_spatial_pack,
+    dense_packed_nchw_spatial_pack,
     depthwise_nchw_spatial_pack,
     image_nchw_spatial_pack,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",
     "dense_nchw_spatial_pack",
+    "dense_packed_nchw_spatial_pack",
     "depthwise_nchw_spatial_pack",
     "image_nchw_spatial_pack",
 ]

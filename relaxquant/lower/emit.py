@@ -13,6 +13,7 @@ from tvm.tirx import PrimFunc
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
 from ..kernels.tuned import Tuned
+from ..kernels.weight_bits import bits_of
 from ..recent import Recent
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
@@ -148,9 +149,27 @@ def _record(node: Node, implementation: Implementation, name: str, batch) -> Ker
         instructions=implementation.instructions,
         macs=macs,
         tile=str(implementation.tile or ""),
+        **_widths(node, implementation),
         chosen=implementation.reason,
         reason=node.why_float if node.op == "conv2d" else "",
     )
+
+
+def _widths(node: Node, implementation: Implementation) -> dict[str, int]:
+    """Bits and bytes of what a convolution multiplies, as a record has them."""
+    if node.op != "conv2d":
+        return {}
+    weight = next(a for a in implementation.arguments if isinstance(a, np.ndarray))
+    weight_bits = activation_bits = 32
+    if node.integer:
+        data, array = node.inputs[0], node.weight.array
+        weight_bits = bits_of(array) if array.dtype == np.int8 else 16
+        activation_bits = data.largest.bit_length() if data.dtype == "uint8" else 16
+    return {
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "weight_bytes": weight.nbytes,
+    }
 
 
 def _tvm_record(node: Node) -> KernelRecord:

@@ -34,6 +34,13 @@ class KernelRecord:
         Multiply-accumulates for one image; 0 for memory-bound layers.
     tile : str
         Register tile, vectors of output channels x pixels.
+    weight_bits : int
+        Fewest bits that hold the layer's weights; 32 for fp32, 0 where there are none.
+    activation_bits : int
+        Bits that the layer's input uses; 16 for int16, 32 for fp32, 0 where nothing is multiplied.
+    weight_bytes : int
+        Weights in memory as this kernel reads them: packed, or, where it does not decode packed
+        weights (depthwise, NHWC, Winograd), in int8 or int16 whatever their bits.
     chosen : str
         Why this schedule.
     reason : str
@@ -50,6 +57,9 @@ class KernelRecord:
     instructions: str = ""
     macs: int = 0
     tile: str = ""
+    weight_bits: int = 0
+    activation_bits: int = 0
+    weight_bytes: int = 0
     chosen: str = ""
     reason: str = ""
 

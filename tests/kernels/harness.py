@@ -15,10 +15,11 @@ from relaxquant import target as targets
 from relaxquant.errors import TargetError
 from relaxquant.kernels import image_nchw_spatial_pack as image
 from relaxquant.kernels.intrinsics import InstructionSet, instruction_set
-from relaxquant.kernels.pack import block_channels, unblock_channels
+from relaxquant.kernels.pack import block_channels, pack_conv, unblock_channels
 from relaxquant.kernels.registry import Implementation
 from relaxquant.kernels.spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec, Window
 from relaxquant.kernels.tile import Tile
+from relaxquant.kernels.weight_store import bits_of_panels
 
 # One CPU for each instruction set. The levels of the x86-64 psABI hold nothing but the features in
 # question, so their code runs on every CPU that has those, whoever made it.
@@ -229,6 +230,12 @@ def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> Co
 def implement(layer: Layer, isa: InstructionSet, rule, tile: Tile | None = None) -> Implementation:
     """What one row of the schedule table gives, with a register tile of the test's choice."""
     return rule(layer.spec, layer.weights, isa, tile)
+
+
+def stored_bits(layer: Layer, tile_channels: int) -> int:
+    """Bits of each weight in memory, by the direct schedule."""
+    panels = pack_conv(layer.spec, layer.weights.weight, tile_channels)
+    return bits_of_panels(panels, layer.spec)
 
 
 def run_layer(layer: Layer, target_name: str, rule, tile: Tile | None = None) -> np.ndarray:

@@ -20,7 +20,14 @@ from relaxquant.kernels.intrinsics import GENERIC, NEON_DOTPROD, arm, instructio
 from relaxquant.kernels.tile import Tile
 from relaxquant.kernels.tir import T, splat
 from tests.kernels import reference
-from tests.kernels.harness import build, conv_layer, implement, run_implementation, target_of
+from tests.kernels.harness import (
+    build,
+    conv_layer,
+    implement,
+    run_implementation,
+    stored_bits,
+    target_of,
+)
 from tests.kernels.test_conv2d_int8 import DIRECT
 from tests.kernels.test_saturation import SAFE, UNSAFE, extreme_layer
 
@@ -104,7 +111,8 @@ def test_sdot_on_shifted_activations_is_exact(name, monkeypatch):
     (dot,) = NEON_DOTPROD.dots
     target, layer, tile = target_of("generic"), SDOT_LAYERS[name], Tile(1, 2)
     implementation = implement(layer, GENERIC, spatial_pack, tile)
-    library = build(direct.build(layer.spec, GENERIC, dot, tile), target)
+    bits = stored_bits(layer, tile.vectors * GENERIC.lanes)
+    library = build(direct.build(layer.spec, GENERIC, dot, tile, bits=bits), target)
     expected = reference.conv2d_int8(layer.spec, layer.weights, layer.data, layer.residual)
     actual = run_implementation(library, implementation, layer)
     assert (actual == expected).all()

@@ -28,6 +28,7 @@ from tests.kernels.harness import (
     implement,
     run_implementation,
     run_layer,
+    stored_bits,
     target_of,
 )
 
@@ -79,7 +80,8 @@ def run_with(dot: DotProduct, layer: Layer, target: str) -> np.ndarray:
     isa = instruction_set(target_of(target))
     tile = Tile(1, 2)
     implementation = implement(layer, isa, spatial_pack, tile)
-    library = build(direct.build(layer.spec, isa, dot, tile), target_of(target))
+    bits = stored_bits(layer, tile.vectors * isa.lanes)
+    library = build(direct.build(layer.spec, isa, dot, tile, bits=bits), target_of(target))
     return run_implementation(library, implementation, layer)
 
 
