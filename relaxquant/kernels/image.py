@@ -11,6 +11,7 @@ import tvm
 
 from .intrinsics import InstructionSet
 from .requantize import clip_vector
+from .rounding import round_vector
 from .spec import TensorSpec
 from .tir import T, ceildiv, lanes_at, splat, store
 
@@ -36,7 +37,8 @@ def image_to_pixels(spec, isa: InstructionSet, batch, data, bounds, output) -> N
         steps = []
         for c in range(spec.data.channels):
             value = data[n, c, h, lanes_at(first, lanes)] * T.broadcast(bounds[2], lanes)
-            step = isa.round_to_int(clip_vector(value, bounds[0], bounds[1], lanes))
+            value = clip_vector(value, bounds[0], bounds[1], lanes)
+            step = round_vector(value, spec.out.rounding, isa)
             steps.append(step + splat(spec.out.zero_point, "int32", lanes))
         # The index may run past the pixel's own channels: pixels lie one after the other.
         *pixel, _ = spec.out.element_at(n, 0, h, first)

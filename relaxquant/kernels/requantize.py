@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .intrinsics import InstructionSet
+from .rounding import round_scalar, round_vector
 from .spec import TensorSpec
 from .tir import T, splat
 
@@ -25,12 +26,13 @@ def clip_vector(value, low, high, lanes: int):
 def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bool = True):
     """The stored form of a vector of floats in output units.
 
-    Integers are clipped, rounded to nearest even and shifted by the zero point, in this order: the
-    clip bounds the value, so that no conversion can overflow. float32 is only clipped, if ``clip``.
+    Integers are clipped, rounded as the tensor says and shifted by the zero point, in this order:
+    the clip bounds the value, so that no conversion can overflow. float32 is only clipped, if
+    ``clip``.
     """
     if spec.dtype == "float32":
         return clip_vector(value, low, high, isa.lanes) if clip else value
-    rounded = isa.round_to_int(clip_vector(value, low, high, isa.lanes))
+    rounded = round_vector(clip_vector(value, low, high, isa.lanes), spec.rounding, isa)
     if spec.zero_point:
         rounded = rounded + splat(spec.zero_point, "int32", isa.lanes)
     return T.cast(rounded, f"{spec.dtype}x{isa.lanes}")
@@ -53,4 +55,4 @@ def from_float_scalar(value, low, high, spec: TensorSpec):
     value = T.min(T.max(value, low), high)
     if spec.dtype == "float32":
         return value
-    return T.cast(T.cast(T.nearbyint(value), "int32") + spec.zero_point, spec.dtype)
+    return T.cast(round_scalar(value, spec.rounding) + spec.zero_point, spec.dtype)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .rounding import TO_EVEN
 from .tir import BLOCK, ceildiv, lanes_at
 
 INTEGERS = {"uint8": (0, 255), "int16": (-(1 << 15), (1 << 15) - 1)}  # quantized activations
@@ -41,6 +42,8 @@ class TensorSpec:
         Largest value that uint8 can take here: ``2**n - 1`` where only n bits are used. Smaller
         values may be summed in int16 for longer; padded channels may hold larger ones. Of uint8
         only: what int16 needs of ranges is settled before kernels are asked for.
+    rounding : str
+        How what is stored was rounded: one of `rounding.ROUNDINGS`.
     """
 
     channels: int
@@ -53,6 +56,7 @@ class TensorSpec:
     nhwc: bool = False
     halo: tuple[int, int, int, int] | None = None
     largest: int = 255
+    rounding: str = TO_EVEN
 
     @property
     def integers(self) -> tuple[int, int] | None:
@@ -140,7 +144,7 @@ class EpilogueSpec:
     """What happens to an accumulator before it is stored.
 
     ``v = float(acc) * multiplier + (residual - zero_point) * residual_scale``, clipped, and, where
-    the output is uint8, rounded (ties to even) and shifted by the output's zero point. Bounds and
+    the output is uint8, rounded as it says and shifted by the output's zero point. Bounds and
     scales are run-time parameters, so layers that differ only in them share one kernel.
 
     Parameters

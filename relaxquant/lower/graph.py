@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 
+from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import INTEGERS, TensorSpec, Window
 
 
@@ -41,6 +42,8 @@ class Value:
         Largest stored value of uint8, or magnitude of int16, set by `ranges.find`.
     foreign : bool
         Whether TVM or the caller made it: integers then have no scale, and mean what they say.
+    rounding : str
+        How the kernel that computes it rounds: one of `kernels.rounding.ROUNDINGS`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Value:
     halo: tuple[int, int, int, int] | None = None
     largest: int = 255
     foreign: bool = False
+    rounding: str = TO_EVEN
 
     @property
     def is_quantized(self) -> bool:
@@ -79,6 +83,7 @@ class Value:
             nhwc=self.nhwc,
             halo=self.halo,
             largest=self.largest if self.dtype == "uint8" else 255,  # kernels need no other
+            rounding=self.rounding,
         )
 
     def same_steps(self, other: Value) -> bool:

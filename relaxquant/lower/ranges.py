@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.rounding import TO_EVEN
 from .graph import Graph, Node
 from .realize import bounds
 
@@ -26,7 +27,8 @@ def _largest(node: Node) -> int:
         return node.inputs[0].largest
     low, high = bounds(node.output, node.clip)
     if node.output.dtype == "int16":
-        return max(abs(int(np.rint(np.float32(end)))) for end in (low, high))
-    # As the kernel rounds it: bounds are float32 there. Padding adds the zero point.
-    stored = int(np.rint(np.float32(high))) + node.output.zero_point
+        whole = np.rint if node.output.rounding == TO_EVEN else np.ceil
+        return max(int(whole(np.float32(abs(end)))) for end in (low, high))
+    # No rounding gives more than this one; bounds are float32. Padding adds the zero point.
+    stored = int(np.floor(np.float32(high) + np.float32(0.5))) + node.output.zero_point
     return max(stored, node.output.zero_point)

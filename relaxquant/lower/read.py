@@ -56,6 +56,7 @@ class Reader:
         self.function = function
         self.keep_float = keep_float or {}  # layers that integers cannot compute -> the reason
         self.known: dict = {}  # Relax variable -> Value, Constant, Weight or tuple of those
+        self.bound: dict = {}  # Relax variable -> what it is bound to
         self.nodes: list[Node] = []
         self.defined_by: dict[Value, Node] = {}
         self.flattened: set[str] = set()  # variables that are (N, C * H * W) views of (N, C, H, W)
@@ -67,6 +68,7 @@ class Reader:
             for binding in block.bindings:
                 if not isinstance(binding, relax.VarBinding):
                     raise ModelError("match_cast in main is not supported")
+                self.bound[binding.var] = binding.value
                 self.known[binding.var] = self._expression(binding.var, binding.value)
         result = self.lookup(self.function.body.body)
         outputs = list(result) if isinstance(result, tuple) else [result]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tvm
 
+from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import Window
+from ..qdq import read_rounding
 from .graph import Node, Value, Weight
 from .read import (
     QuantizedConstant,
@@ -168,7 +170,6 @@ def concat(reader: Reader, var, call) -> Value:
 @reads("quantize")
 def quantize(reader: Reader, var, call) -> Value:
     """Quantize an activation per tensor; the same parameters twice are one."""
-    data = reader.value(call.args[0])
     scale, zero_point = (reader.array(arg) for arg in call.args[1:3])
     dtype = str(call.attrs["out_dtype"])
     if scale is None or zero_point is None or scale.size != 1:
@@ -179,8 +180,22 @@ def quantize(reader: Reader, var, call) -> Value:
     if dtype == "int16" and stored:
         raise Unsupported("quantize to int16 with a zero point")
     kept = "int16" if dtype == "int16" else "uint8"
+    data, rounding = _before_quantize(reader, call.args[0], float(scale.reshape(())))
     output = Value(var.name, data.shape, kept, float(scale.reshape(())), stored)
+    output.rounding = rounding
     return data if data.same_steps(output) else reader.add("quantize", [data], output)
+
+
+def _before_quantize(reader: Reader, expression, scale: float) -> tuple[Value, str]:
+    """What is quantized and how it is rounded, past the operators that say the latter."""
+    found = read_rounding(expression, scale, reader.bound.get)
+    if found is None:
+        return reader.value(expression), TO_EVEN
+    data = reader.value(found.source)
+    if found.clip is not None:
+        output = Value(f"{data.name}_clip", data.shape)
+        data = reader.add("clip", [data], output, clip=found.clip)
+    return data, found.rounding
 
 
 @reads("dequantize")

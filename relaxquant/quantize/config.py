@@ -215,6 +215,11 @@ class QConfig:
         weight, data = dict(self.layer_bits).get(name, (self.nbit_weight, None))
         return replace(self, nbit_weight=weight, nbit_input=data or self.nbit_input, layer_bits=())
 
+    @property
+    def activation_rounding(self) -> str:
+        """`rounding`, or ``"DOWN"`` where `round_for_shift` does without."""
+        return self.rounding if self.round_for_shift else "DOWN"
+
     def for_target(self, target="native") -> QConfig:
         """The config with ``reduce_range="auto"`` decided for a compilation target.
 

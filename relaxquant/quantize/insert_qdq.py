@@ -8,6 +8,7 @@ import numpy as np
 from tvm import IRModule, relax
 from tvm.relax import op as R
 
+from ..qdq import round_before
 from .annotate import Annotation
 from .chains import Chain
 from .config import QConfig, QuantizeError
@@ -24,8 +25,9 @@ def insert_qdq(
 
     Every tensor of `annotation` gets one ``R.quantize`` and one ``R.dequantize`` after its
     producer, and every operator that reads it reads the latter; the function's result stays float.
-    Where it uses fewer bits than its type holds, an ``R.clip`` before says so. Weights of quantized
-    layers become ``R.dequantize`` of an int8 constant; biases stay float additions.
+    What stands before it says how it is rounded and which bits it uses: see `relaxquant.qdq`.
+    Weights of quantized layers become ``R.dequantize`` of an int8 constant; biases stay float
+    additions.
 
     Parameters
     ----------
@@ -34,8 +36,8 @@ def insert_qdq(
     annotation : Annotation
         What `annotate` said of it.
     config : QConfig
-        `weight_granularity`, `weight_scale`, `nbit_weight`, `layer_bits`, `ternary` and
-        `reduce_range` act here.
+        `weight_granularity`, `weight_scale`, `nbit_weight`, `layer_bits`, `ternary`,
+        `reduce_range`, `rounding` and `round_for_shift` act here.
     ranges : mapping of int to Range
         What `calibrate` found.
 
@@ -65,6 +67,8 @@ class _Writer:
         if tensor is None:
             return var
         codes = self._codes(node.index)
+        if tensor.is_calibrated and node.op != "input":
+            var = round_before(bb, var, codes.scale, self.config.activation_rounding, node.name)
         if tensor.is_calibrated and not codes.fill_dtype:
             var = bb.emit(R.clip(var, *codes.bounds), name_hint=f"{node.name}_clip")
         scale = relax.const(codes.scale)

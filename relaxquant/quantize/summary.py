@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tvm import IRModule
 from tvm.ir import GenericConst
 
+from ..qdq import quantized_source
 from .graph import Node, read_graph
 
 
@@ -51,10 +52,11 @@ def summary(qmod: IRModule) -> list[SummaryRow]:
         One row for each ``R.quantize`` and each int8 weight.
     """
     graph = read_graph(qmod)
+    value_of = {node.var: node.value for node in graph.nodes}.get
     rows = []
     for node in graph.nodes:
         if node.op == "quantize" and node.inputs:
-            source = graph.nodes[node.inputs[0]]
+            source = graph.nodes[graph.index_of[quantized_source(node.value, value_of)]]
             rows.append(_row(source.name, str(node.attrs["out_dtype"]), source.op, node))
         elif node.op == "dequantize" and not node.inputs:
             readers = [graph.nodes[i].name for i in graph.consumers[node.index] if i >= 0]

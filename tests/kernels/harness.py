@@ -171,6 +171,7 @@ def conv_layer(
     narrow: int | None = None,
     weight_max: int = 127,
     weight_dtype: str = "int8",
+    rounding: str = "TOEVEN",
     seed: int = 0,
 ) -> Layer:
     """A random convolution whose outputs spread over the range of their integers, and past it."""
@@ -183,6 +184,7 @@ def conv_layer(
     out = TensorSpec(out_channels, *window.output_size(*size), out_dtype, 16, out_zero_point)
     if nhwc:
         data, out = as_nhwc(data), as_nhwc(out)
+    out = replace(out, rounding=rounding)
     extra = None
     if residual:
         residual_zero_point = residual_zero_point if residual == "uint8" else 0

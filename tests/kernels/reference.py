@@ -37,13 +37,21 @@ def to_float(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return (stored.astype(np.int32) - spec.zero_point).astype(np.float32)
 
 
+ROUND = {
+    "TOEVEN": np.rint,
+    "UPWARD": lambda v: np.floor(v + np.float32(0.5)),
+    "TONEAREST": lambda v: np.copysign(np.floor(np.abs(v).astype(np.float64) + 0.5), v),
+    "DOWN": np.floor,
+}
+
+
 def from_float(value, low: float, high: float, spec: TensorSpec, clip: bool = True) -> np.ndarray:
-    """Clip, round half to even, add the zero point; float32 is only clipped, if ``clip``."""
+    """Clip, round as the tensor says, add the zero point; float32 is only clipped, if ``clip``."""
     assert value.dtype == np.float32
     clipped = np.minimum(np.maximum(value, np.float32(low)), np.float32(high))
     if spec.dtype == "float32":
         return clipped if clip else value
-    steps = np.rint(clipped).astype(np.int64) + spec.zero_point
+    steps = ROUND[spec.rounding](clipped).astype(np.int64) + spec.zero_point
     lowest, highest = spec.integers
     inside = steps.min() >= lowest and steps.max() <= highest
     assert inside, f"the bounds must keep the output in {spec.dtype}"
