@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from operator import length_hint
 
@@ -13,6 +14,7 @@ from tvm import IRModule, relax
 from .annotate import Annotation, QTensor
 from .batches import InputSpec, checked_batches, input_spec
 from .calibrators import calibrator
+from .chunks import calibration_chunks
 from .config import QConfig, QuantizeError
 from .graph import rebuild
 from .histogram import Ends
@@ -41,10 +43,12 @@ def calibrate(
     annotation : Annotation
         What `annotate` said of `mod`.
     config : QConfig
-        `calibrate_mode`, `global_scale`, `percentile` and `asymmetric` act here.
+        `calibrate_mode`, `global_scale`, `percentile`, `asymmetric` and `calibrate_chunk_by` act
+        here.
     batches : iterable, optional
-        float32 arrays of the input's shape, read once, one at a time. Where the batch is symbolic
-        they may be of any size, and images are run one by one. Not used in mode ``global_scale``.
+        float32 arrays of the input's shape, read once for each chunk, one at a time. Where the
+        batch is symbolic they may be of any size, and images are run one by one. Not used in mode
+        ``global_scale``.
     compile_fn : callable, optional
         Compiles a module and returns a function from an input to the list of outputs; by default
         `relaxquant.compile` for this machine.
@@ -65,6 +69,12 @@ def calibrate(
     tensors = {t.node: t for t in annotation.tensors.values() if t.is_calibrated}
     if config.calibrate_mode == "global_scale":
         return {node: _global_range(tensor, config) for node, tensor in tensors.items()}
+    chunks = calibration_chunks(annotation, config, batches)
+    if len(chunks) > 1:
+        whole, found = replace(config, calibrate_chunk_by=-1), {}
+        for chunk in chunks:
+            found |= calibrate(mod, chunk, whole, batches, compile_fn=compile_fn, progress=progress)
+        return found
     nodes = list(tensors)
     spec = input_spec(mod)
     checked = checked_batches(batches, spec)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tvm import relax
 from tvm.relax import op as R
 
 import relaxquant as rq
 from relaxquant.lower import conv_layers
 from relaxquant.quantize import QConfig
-from relaxquant.quantize.graph import read_graph, rebuild
 from relaxquant.quantize.pipeline import quantize
 from relaxquant.quantize.scales import MIN_SCALE, Range, activation_codes
+from tests.quantize.values import quantized_values
 
 
 @pytest.mark.parametrize("nbit", range(1, 9))
@@ -35,15 +34,6 @@ def test_codes_of_symmetric_types():
     assert codes.scale == np.float32(0.02) and codes.fill_dtype
     assert activation_codes(Range(-1.0, 1.0), "int16", 16).scale == np.float32(1 / 32767)
     assert activation_codes(Range(0.0, 0.0), "uint8", 4).scale > MIN_SCALE
-
-
-def quantized_values(qmod, stock, x):
-    """{name: values} of all that ``R.quantize`` computes, as stock TVM runs it."""
-    graph = read_graph(qmod)
-    nodes = [node for node in graph.nodes if node.op == "quantize" and node.inputs]
-    result = relax.Tuple([node.var for node in nodes])
-    outputs = stock(rebuild(qmod, graph, result=result))(x)
-    return {node.name: output for node, output in zip(nodes, outputs, strict=True)}
 
 
 @pytest.mark.parametrize(
