@@ -10,7 +10,7 @@ from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
 from .kernels.tuned import Tuned
-from .quantize import QConfig, qconfig, quantize
+from .quantize import QConfig, debug, qconfig, quantize, summary
 from .tune import tune
 
 __version__ = "0.1.0"
@@ -24,10 +24,12 @@ __all__ = [
     "TargetError",
     "Tuned",
     "compile",
+    "debug",
     "frontends",
     "load",
     "qconfig",
     "quantize",
+    "summary",
     "target",
     "tune",
 ]

@@ -7,12 +7,15 @@
 from .annotate import Annotation, KeptFloat, QTensor, annotate
 from .calibrate import calibrate
 from .config import QConfig, QuantizeError, qconfig
+from .debug import debug
+from .debug_report import DebugReport
 from .insert_qdq import insert_qdq
 from .pipeline import quantize
 from .summary import SummaryRow, summary
 
 __all__ = [
     "Annotation",
+    "DebugReport",
     "KeptFloat",
     "QConfig",
     "QTensor",
@@ -20,6 +23,7 @@ __all__ = [
     "SummaryRow",
     "annotate",
     "calibrate",
+    "debug",
     "insert_qdq",
     "qconfig",
     "quantize",

@@ -82,7 +82,7 @@ def calibrate(
     observer, range_of = calibrator(config)
     observers = {node: observer() for node in nodes}
     run = _observed_runner(mod, annotation, nodes, spec, compile_fn)
-    for sample in _samples(_tracked(chain([first], checked), batches, progress), spec):
+    for sample in samples(_tracked(chain([first], checked), batches, progress), spec):
         for node, values in run(sample).items():
             _update(observers[node], values, annotation.graph.nodes[node].name)
     return {node: range_of(o, _form(tensors[node], config)) for node, o in observers.items()}
@@ -145,7 +145,7 @@ def _tracked(checked: Iterator, batches, progress: bool) -> Iterable:
     return track(checked, "calibrate", total=total, disable=not progress)
 
 
-def _samples(batches: Iterable[np.ndarray], spec: InputSpec) -> Iterator[np.ndarray]:
+def samples(batches: Iterable[np.ndarray], spec: InputSpec) -> Iterator[np.ndarray]:
     """Whole batches, or single images where the module was bound to batch 1: memory stays small."""
     for batch in batches:
         if spec.batch_symbol is None:

@@ -245,12 +245,12 @@ def rebuild(
             for node in graph.nodes:
                 own[node.index] = node.var
                 if node.value is not None:
-                    value = _replace(node.value, graph, read)
+                    value = replace_vars(node.value, graph, read)
                     value = rewrite(bb, node, value) if isinstance(value, Call) else value
                     emit = bb.emit_output if node.index == last else bb.emit
                     own[node.index] = emit(value, name_hint=node.name)
                 read[node.index] = reads(bb, node, own[node.index])
-            output = _replace(result, graph, own)
+            output = replace_vars(result, graph, own)
             if last is None:
                 output = bb.emit_output(output, name_hint="result")
         bb.emit_func_output(output)
@@ -261,13 +261,13 @@ def rebuild(
     return new
 
 
-def _replace(expr: Expr, graph: Graph, new: dict[int, Expr]) -> Expr:
+def replace_vars(expr: Expr, graph: Graph, new: dict[int, Expr]) -> Expr:
     """`expr` with the variables of nodes replaced by those in `new`."""
     if isinstance(expr, Var) and expr in graph.tuples:
         expr = graph.tuples[expr]
     if isinstance(expr, Var):
         return new[graph.index_of[expr]] if expr in graph.index_of else expr
-    children = [_replace(child, graph, new) for child in _children(expr)]
+    children = [replace_vars(child, graph, new) for child in _children(expr)]
     if all(map(relax.Expr.same_as, children, _children(expr))):
         return expr
     if isinstance(expr, Call):

@@ -1,0 +1,174 @@
+"""`rq.debug`: its ratios, shares and histograms against the same written in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import relaxquant as rq
+from relaxquant.quantize import QConfig, QuantizeError
+from relaxquant.quantize.debug import BINS, _Spread
+from relaxquant.quantize.graph import prepare, read_graph
+from relaxquant.quantize.pipeline import quantize
+
+
+def pointwise(layers, x):
+    """Three 1x1 convolutions, which NumPy computes in a line, and ReLUs."""
+    y = layers.relu(layers.conv(x, "c0", kernel=1, bias=False), "r0")
+    y = layers.relu(layers.conv(y, "c1", kernel=1, bias=False), "r1")
+    return layers.conv(y, "c2", channels=4, kernel=1, bias=False)
+
+
+def conv(x, weight):
+    return np.einsum("nchw,oc->nohw", x, weight[:, :, 0, 0])
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def ratio(exact, value):
+    return 10 * np.log10(np.sum(exact**2) / np.sum((exact - value) ** 2))
+
+
+def operands(qmod):
+    """{tensor: (scale, zero point, lowest, highest)} and {layer: dequantized weights}."""
+    graph, data, weights = read_graph(qmod), {}, {}
+    for node in graph.nodes:
+        if node.op != "dequantize":
+            continue
+        scale, zero = (arg.value.numpy() for arg in node.value.args[1:3])
+        if node.inputs:
+            info = np.iinfo(str(graph.nodes[node.inputs[0]].attrs["out_dtype"]))
+            data[node.name.removesuffix("_dq")] = (float(scale), int(zero), info.min, info.max)
+        else:
+            codes = node.constants[0].value.numpy()
+            weights[node.name.removesuffix("_weight")] = codes * scale[:, None, None, None]
+    return data, weights
+
+
+def rounded(x, scale, zero, low, high):
+    return (np.clip(np.rint(x / scale) + zero, low, high) - zero) * scale
+
+
+def test_ratios_are_those_of_the_arithmetic_written_out(net, stock, batches):
+    mod = net(pointwise)
+    qmod = quantize(mod, QConfig.best(nbit_weight=5), batches, compile_fn=stock)
+    report = rq.debug(mod, qmod, batches)
+    (data, weights), x = operands(qmod), np.concatenate(batches).astype(np.float64)
+    w = {
+        n.name: n.constants[0].value.numpy() for n in read_graph(prepare(mod)).nodes if n.constants
+    }
+    exact = {"x": x, "r0": relu(conv(x, w["c0"]))}
+    exact["r1"] = relu(conv(exact["r0"], w["c1"]))
+    exact["out"] = conv(exact["r1"], w["out"])
+
+    def forward(source):
+        """Every tensor, computed from what `source` has for those before it."""
+        values = {"x": rounded(x, *data["x"])}
+        for name, layer, before in (("r0", "c0", "x"), ("r1", "c1", "r0"), ("out", "out", "r1")):
+            read = values[before] if source is None else rounded(source[before], *data[before])
+            y = conv(read, weights[layer])
+            values[name] = rounded(relu(y), *data[name]) if name in data else y
+        return values
+
+    accumulated, own = forward(None), forward(exact)
+    assert [layer.tensor for layer in report.layers] == ["x", "r0", "r1", "out"]
+    assert [layer.op for layer in report.layers] == ["input"] + ["nn.conv2d"] * 3
+    assert [(r.bits, r.weight_bits) for r in report.layers] == [(8, 0), (8, 5), (8, 5), (0, 5)]
+    for layer in report.layers:
+        name = layer.tensor
+        # float32 sums move a few values over a rounding boundary, by one step.
+        assert layer.sqnr == pytest.approx(ratio(exact[name], accumulated[name]), abs=0.05), name
+        assert layer.own_sqnr == pytest.approx(ratio(exact[name], own[name]), abs=0.05), name
+    for error in report.weights:
+        expected = ratio(w[error.layer], weights[error.layer])
+        assert error.sqnr == pytest.approx(expected, abs=1e-3) and error.bits == 5
+
+
+def test_shares_and_histograms_count_values(net, stock, batches):
+    mod = net(pointwise)
+    config = QConfig.best(calibrate_mode="percentile", percentile=90.0)
+    qmod = quantize(mod, config, batches, compile_fn=stock)
+    report = rq.debug(mod, qmod, batches)
+    scale, _, low, high = operands(qmod)[0]["x"]
+    x = np.concatenate(batches)
+    first = report.layers[0]
+    outside = (x > (high + 0.5) * scale) | (x < (low - 0.5) * scale)
+    assert first.clipped == np.mean(outside) > 0.05
+    codes = np.clip(np.rint(x / scale), low, high)
+    assert (first.at_lowest, first.at_highest) == (np.mean(codes == low), np.mean(codes == high))
+    histogram = report.activation_histograms["x"]
+    assert (histogram.low, histogram.high) == pytest.approx((low * scale, high * scale))
+    assert len(histogram.counts) == BINS and histogram.counts.sum() == x.size
+    np.testing.assert_allclose(
+        np.cumsum(histogram.counts), [np.sum(x < edge) for edge in histogram.edges[1:]], atol=3
+    )
+    weight = report.weight_histograms["c0"]
+    assert weight.counts.sum() == 8 * 3 and weight.high.shape == (8,)
+
+
+def test_a_spread_doubles_without_losing_a_value():
+    spread, rng = _Spread(), np.random.default_rng(0)
+    parts = [np.zeros(5), rng.normal(size=1000), rng.normal(size=1000) * 30]
+    for part in parts:
+        spread.add(part)
+    values = np.concatenate(parts)
+    assert spread.counts.sum() == values.size and spread.reach >= np.abs(values).max()
+    expected, _ = np.histogram(values, BINS, (-spread.reach, spread.reach))
+    assert np.abs(np.cumsum(spread.counts) - np.cumsum(expected)).max() <= 2
+
+
+def test_the_layer_with_fewer_bits_is_the_worst_and_is_marked(net, stock, batches):
+    mod = net(pointwise)
+    reports = [
+        rq.debug(mod, quantize(mod, QConfig.best(**s), batches, compile_fn=stock), batches[0])
+        for s in ({}, {"layer_bits": {"c1": 2}})
+    ]
+    assert reports[1].worst.tensor == "r1" and reports[1].worst.weight_bits == 2
+    (line,) = [line for line in str(reports[1]).splitlines() if line.endswith("<- worst")]
+    assert line.startswith("r1")
+    plain, mixed = ({r.tensor: r.own_sqnr for r in report.layers} for report in reports)
+    assert mixed["r1"] < plain["r1"] - 20
+    for other in ("x", "r0", "out"):  # exact inputs: the bad layer before it does not count
+        assert mixed[other] == pytest.approx(plain[other], abs=0.01)
+    after = [r.sqnr for r in reports[1].layers][-1]
+    assert after < reports[0].layers[-1].sqnr - 10
+
+
+def residual(layers, x):
+    y = layers.relu(layers.conv(x, "c0"), "r0")
+    y = layers.relu(layers.add(layers.conv(y, "c1"), y, "sum"), "r1")
+    return layers.head(y)
+
+
+def test_a_symbolic_batch_and_one_array(net, stock, batches):
+    mod = net(residual, shape=("n", 3, 8, 8))
+    qmod = quantize(mod, QConfig.best(), batches, compile_fn=stock)
+    fixed = net(residual)
+    one = rq.debug(mod, qmod, np.concatenate(batches))
+    other = rq.debug(fixed, quantize(fixed, QConfig.best(), batches, compile_fn=stock), batches)
+    assert [r.tensor for r in one.layers] == ["x", "r0", "r1", "mean", "flat", "out"]
+    for a, b in zip(one.layers, other.layers, strict=True):
+        assert a.sqnr == pytest.approx(b.sqnr, abs=0.1) and a.at_highest == b.at_highest
+
+
+def test_what_does_not_belong_together_is_refused(net, batches):
+    config = QConfig.best(calibrate_mode="global_scale")
+    mod, other = net(pointwise), net(residual)
+    qmod = quantize(mod, config)
+    with pytest.raises(QuantizeError, match=r"not made from this one: 'c0_bias', a add"):
+        rq.debug(other, qmod, batches)
+    wide = net(lambda layers, x: layers.conv(x, "c0", channels=9, kernel=1, bias=False))
+    with pytest.raises(
+        QuantizeError, match=r"'out', a nn.conv2d of 2x9x8x8, is a nn.conv2d of 2x4x8x8 in it"
+    ):
+        rq.debug(wide, qmod, batches)
+    with pytest.raises(QuantizeError, match="second module holds no quantize and dequantize"):
+        rq.debug(mod, mod, batches)
+    with pytest.raises(QuantizeError, match="holds quantize or dequantize already"):
+        rq.debug(qmod, qmod, batches)
+    with pytest.raises(QuantizeError, match=r"batch 0 has shape \(2, 3, 8, 7\)"):
+        rq.debug(mod, qmod, batches[0][..., :7])
+    with pytest.raises(QuantizeError, match="empty"):
+        rq.debug(mod, qmod, [])
