@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from .intrinsics import GENERIC, InstructionSet
+from .lookup_plan import cut
 from .registry import SCHEDULES, check_schedule
 
 Rate = Callable[[InstructionSet, str, int], float]
@@ -55,6 +56,21 @@ def ideal_speedup(
     if not any(row.name == schedule and precision in row.precisions for row in SCHEDULES):
         raise InputError(f"schedule {schedule!r} is not for precision {precision!r}")
     return RATES[schedule](isa, precision, weight_max)
+
+
+def lookup_speedup(isa: InstructionSet, weight_bits: int, activation_bits: int) -> float:
+    """The same for schedule ``nchw_lookup``, which depends on the bits of both.
+
+    Raises
+    ------
+    InputError
+        If the instruction set looks up no bytes.
+    """
+    if isa.lookup is None:
+        raise InputError(f"schedule 'nchw_lookup' has no look-ups on {isa.name}")
+    parts = cut((1 << activation_bits) - 1, isa.lookup.index_bits)
+    instructions = weight_bits * sum(part.cost for part in parts)
+    return isa.lookup.bytes * isa.lookup.index_bits / instructions
 
 
 def _vectors(isa: InstructionSet, precision: str, weight_max: int) -> float:

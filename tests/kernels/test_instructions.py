@@ -21,7 +21,8 @@ NAMES = {  # CPU: instruction set
     "alderlake": "avx2_vnni",
     "skylake-avx512": "avx512",
     "cascadelake": "avx512_vnni",
-    "znver4": "avx512_vnni",
+    "znver4": "avx512_vbmi",
+    "icelake-server": "avx512_vbmi",
 }
 # CPU, largest weight, AVX dot products in the code, and whether vectors are 512 bits wide. (For the
 # baseline LLVM finds SSE2's pmaddwd by itself: as exact as the int32 products it stands for.)

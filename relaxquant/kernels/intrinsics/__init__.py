@@ -8,6 +8,7 @@ the file of its family) and a line in `INSTRUCTION_SETS`; nothing else names a C
 - each `DotProduct` adds u8 x s8 products to int32 lanes, exactly: for all values, or for the
   weights that a proof accepts (`proven_free_of_saturation`); one that is exact for all comes last;
 - a `PairDot`, which may be missing, adds int16 products;
+- a `TableLookup`, which may be missing, looks up bytes in tables;
 - a CPU without a dot product takes the plain arithmetic of `generic`.
 
 ``tests/kernels`` compiles for CPUs that are not at hand and counts instructions; how to run such
@@ -21,11 +22,12 @@ import tvm
 from ... import target as _target
 from .arm import NEON, NEON_DOTPROD, NEON_I8MM
 from .avx2 import AVX2, AVX2_VNNI
-from .avx512 import AVX512, AVX512_VNNI
+from .avx512 import AVX512, AVX512_VBMI, AVX512_VNNI
 from .base import (
     DotProduct,
     InstructionSet,
     PairDot,
+    TableLookup,
     fits_int16,
     proven_free_of_saturation,
 )
@@ -33,6 +35,7 @@ from .generic import GENERIC
 
 # Widest first: the first one whose features the target has is taken.
 INSTRUCTION_SETS: tuple[InstructionSet, ...] = (
+    AVX512_VBMI,
     AVX512_VNNI,
     AVX512,
     AVX2_VNNI,
@@ -54,6 +57,7 @@ __all__ = [
     "AVX2",
     "AVX2_VNNI",
     "AVX512",
+    "AVX512_VBMI",
     "AVX512_VNNI",
     "GENERIC",
     "INSTRUCTION_SETS",
@@ -63,6 +67,7 @@ __all__ = [
     "DotProduct",
     "InstructionSet",
     "PairDot",
+    "TableLookup",
     "fits_int16",
     "instruction_set",
     "proven_free_of_saturation",

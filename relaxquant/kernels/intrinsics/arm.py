@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..tir import T, splat
-from .base import DotProduct, InstructionSet
+from .base import DotProduct, InstructionSet, TableLookup
 from .generic import GENERIC
 
 LANES = 4
@@ -50,6 +50,15 @@ def _round_to_int(v):
     return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.fcvtns.v4i32.v4f32", v)
 
 
+def _tbl(table, index):
+    signed = (T.reinterpret(f"int8x{BYTES}", operand) for operand in (table, index))
+    found = T.call_llvm_pure_intrin(f"int8x{BYTES}", "llvm.aarch64.neon.tbl1.v16i8", *signed)
+    return T.reinterpret(f"uint8x{BYTES}", found)
+
+
+# Any index from 16 on gives 0.
+_LOOKUP = TableLookup("tbl", BYTES, 4, _tbl, _tbl, tile_registers=28)
+
 # ``mla`` multiplies a vector by one lane of another: the plain arithmetic needs nothing else, and
 # widening to int16 (``smull``, ``sadalp``) would take as many instructions.
 _PLAIN = replace(GENERIC.dots[0], cost=4, tile_registers=18)
@@ -61,6 +70,7 @@ NEON = InstructionSet(
     tile_registers=26,
     dots=(_PLAIN,),
     round_to_int=_round_to_int,
+    lookup=_LOOKUP,
 )
 
 NEON_DOTPROD = InstructionSet(
@@ -70,6 +80,7 @@ NEON_DOTPROD = InstructionSet(
     tile_registers=26,
     dots=(DotProduct("sdot", _sdot, cost=1.5, tile_registers=20, chain=4, emit_chain=_sdot_chain),),
     round_to_int=_round_to_int,
+    lookup=_LOOKUP,
 )
 
 NEON_I8MM = InstructionSet(
@@ -79,4 +90,5 @@ NEON_I8MM = InstructionSet(
     tile_registers=26,
     dots=(DotProduct("usdot", _usdot, cost=1, tile_registers=24),),
     round_to_int=_round_to_int,
+    lookup=_LOOKUP,
 )

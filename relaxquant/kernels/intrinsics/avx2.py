@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import pair_dot, saturating_dots, vnni_dot, vnni_pair_dot, widening_dot
+from .x86 import pair_dot, saturating_dots, shuffle_lookup, vnni_dot, vnni_pair_dot, widening_dot
 
 LANES = 8
 PMADDWD = "llvm.x86.avx2.pmadd.wd"
+LOOKUP = shuffle_lookup("llvm.x86.avx2.pshuf.b", LANES, registers=14)
 
 
 def _round_to_int(v):
@@ -33,6 +34,7 @@ AVX2 = InstructionSet(
     round_to_int=_round_to_int,
     in_flight=7,  # measured on Zen 4: 1x7 leaves chained dot products the registers they need
     pair_dot=pair_dot(PMADDWD, LANES, registers=12),
+    lookup=LOOKUP,
 )
 
 # LLVM has one name for the 256-bit instruction and picks its encoding, here the VEX one.
@@ -46,4 +48,5 @@ AVX2_VNNI = InstructionSet(
     dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=14),),
     round_to_int=_round_to_int,
     pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.256", LANES, registers=14),
+    lookup=LOOKUP,
 )

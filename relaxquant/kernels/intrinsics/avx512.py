@@ -1,15 +1,26 @@
-"""AVX-512: 512-bit vectors and 32 registers, without and with the VNNI dot product."""
+"""AVX-512: 512-bit vectors and 32 registers; with the VNNI dot product; with look-ups of VBMI."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..tir import T
-from .base import DotProduct, InstructionSet
-from .x86 import pair_dot, saturating_dots, vnni_dot, vnni_pair_dot, widening_dot
+from .base import DotProduct, InstructionSet, TableLookup
+from .x86 import (
+    byte_shuffle,
+    pair_dot,
+    saturating_dots,
+    shuffle_lookup,
+    vnni_dot,
+    vnni_pair_dot,
+    widening_dot,
+)
 
 LANES = 16
 # On Zen 4, which multiplies one 512-bit vector a cycle, with a latency of four, and loads more.
 MEASURED = {"in_flight": 7, "load_cost": 0.5}
 PMADDWD = "llvm.x86.avx512.pmaddw.d.512"
+PSHUFB = "llvm.x86.avx512.pshuf.b.512"
 ROUND_CURRENT = 4  # _MM_FROUND_CUR_DIRECTION
 
 
@@ -37,6 +48,7 @@ AVX512 = InstructionSet(
     ),
     round_to_int=_round_to_int,
     pair_dot=pair_dot(PMADDWD, LANES, registers=24),
+    lookup=shuffle_lookup(PSHUFB, LANES, registers=28),
     **MEASURED,
 )
 
@@ -50,5 +62,22 @@ AVX512_VNNI = InstructionSet(
     dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=25),),
     round_to_int=_round_to_int,
     pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.512", LANES, registers=25),
+    lookup=AVX512.lookup,
     **MEASURED,
+)
+
+
+def _vpermb(table, index):
+    size = f"uint8x{4 * LANES}"
+    return T.call_llvm_pure_intrin(size, "llvm.x86.avx512.permvar.qi.512", table, index)
+
+
+# Ice Lake, Sapphire Rapids, Zen 4: VBMI looks up in a whole register of 64 bytes.
+AVX512_VBMI = replace(
+    AVX512_VNNI,
+    name="avx512_vbmi",
+    features=AVX512_VNNI.features | {"avx512vbmi"},
+    lookup=TableLookup(
+        "vpermb", 4 * LANES, 6, _vpermb, byte_shuffle(PSHUFB, LANES), tile_registers=28
+    ),
 )

@@ -114,6 +114,34 @@ class PairDot:
 
 
 @dataclass(frozen=True)
+class TableLookup:
+    """A way to look up many bytes at once in a table held by a register.
+
+    Parameters
+    ----------
+    name : str
+        The instruction, as shown in ``lib.kernels``.
+    bytes : int
+        Of a vector: how many bytes are looked up.
+    index_bits : int
+        4 for a table of 16 bytes, which every 16 bytes of the register repeat; 6 for one of 64.
+    emit : callable
+        ``emit(table, index)``, all uint8 x bytes; indices below ``2**index_bits``.
+    shuffle : callable
+        ``shuffle(x, control)``: bytes of ``x`` picked within each 16; 0 where a control is 128.
+    tile_registers : int
+        Registers for accumulators, tables and indices of a tile.
+    """
+
+    name: str
+    bytes: int
+    index_bits: int
+    emit: Callable = field(repr=False)
+    shuffle: Callable = field(repr=False)
+    tile_registers: int
+
+
+@dataclass(frozen=True)
 class InstructionSet:
     """What schedules need to know of a CPU.
 
@@ -138,6 +166,8 @@ class InstructionSet:
         Time of a load in that of a multiply-add; the two run side by side.
     pair_dot : PairDot, optional
         What sums int16 products; without one, schedules that need it do not apply.
+    lookup : TableLookup, optional
+        What looks up bytes in tables, as ``pair_dot``.
     """
 
     name: str
@@ -149,6 +179,7 @@ class InstructionSet:
     in_flight: int = 8
     load_cost: float = 1.0
     pair_dot: PairDot | None = field(repr=False, default=None)
+    lookup: TableLookup | None = field(repr=False, default=None)
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tir import T, splat
-from .base import DotProduct, PairDot
+from .base import DotProduct, PairDot, TableLookup
 
 
 def saturating_dots(
@@ -107,3 +107,22 @@ def vnni_pair_dot(vpdpwssd: str, lanes: int, registers: int) -> PairDot:
         return T.call_llvm_pure_intrin(f"int32x{lanes}", vpdpwssd, acc, pairs, w)
 
     return PairDot(name="vpdpwssd", emit=emit, cost=1, tile_registers=registers)
+
+
+def byte_shuffle(pshufb: str, lanes: int) -> Callable:
+    """``vpshufb``: each 16 bytes are a table for themselves, and index 128 gives 0."""
+    size = 4 * lanes
+
+    def emit(table, index):
+        signed = (T.reinterpret(f"int8x{size}", operand) for operand in (table, index))
+        return T.reinterpret(
+            f"uint8x{size}", T.call_llvm_pure_intrin(f"int8x{size}", pshufb, *signed)
+        )
+
+    return emit
+
+
+def shuffle_lookup(pshufb: str, lanes: int, registers: int) -> TableLookup:
+    """Look-ups in tables of 16 bytes, one instruction for ``4 * lanes`` of them."""
+    emit = byte_shuffle(pshufb, lanes)
+    return TableLookup("vpshufb", 4 * lanes, 4, emit, emit, registers)
