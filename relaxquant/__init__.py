@@ -10,7 +10,7 @@ from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
 from .kernels.tuned import Tuned
-from .quantize import QConfig, debug, qconfig, quantize, summary
+from .quantize import QConfig, debug, qconfig, quantize, sensitivity, summary
 from .tune import tune
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "qconfig",
     "quantize",
+    "sensitivity",
     "summary",
     "target",
     "tune",

@@ -11,15 +11,18 @@ from .debug import debug
 from .debug_report import DebugReport
 from .insert_qdq import insert_qdq
 from .pipeline import quantize
+from .sensitivity import LayerCost, Sensitivity, sensitivity
 from .summary import SummaryRow, summary
 
 __all__ = [
     "Annotation",
     "DebugReport",
     "KeptFloat",
+    "LayerCost",
     "QConfig",
     "QTensor",
     "QuantizeError",
+    "Sensitivity",
     "SummaryRow",
     "annotate",
     "calibrate",
@@ -27,5 +30,6 @@ __all__ = [
     "insert_qdq",
     "qconfig",
     "quantize",
+    "sensitivity",
     "summary",
 ]

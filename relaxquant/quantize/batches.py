@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from tvm import IRModule
+from tvm import IRModule, relax
 from tvm.tirx import Var
 
 from .config import QuantizeError
@@ -70,6 +70,12 @@ def input_spec(mod: IRModule) -> InputSpec:
     symbol = str(param.shape[0].name) if symbolic else None
     shape = tuple(size if isinstance(size, int) else None for size in param.shape)
     return InputSpec(param.name, shape, symbol)
+
+
+def with_batch_1(mod: IRModule) -> IRModule:
+    """The module with a symbolic batch bound to 1."""
+    symbol = input_spec(mod).batch_symbol
+    return mod if symbol is None else relax.transform.BindSymbolicVars({symbol: 1})(mod)
 
 
 def checked_batches(batches: Iterable, spec: InputSpec) -> Iterator[np.ndarray]:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from tvm import IRModule, relax
+from tvm import IRModule
 
 from ..kernels.weight_bits import bits_of
-from .batches import checked_batches, input_spec
+from .batches import checked_batches, input_spec, with_batch_1
 from .calibrate import CompileFn, samples
 from .debug_report import DebugReport, Histogram, LayerError, WeightError
 from .graph import Node
-from .points import Pair, Point, accumulated_module, match, own_module
+from .points import Pair, Point, match
+from .spliced import accumulated_module, own_module
 
 BINS = 256
 
@@ -57,10 +58,10 @@ def debug(
     """
     spec = input_spec(mod)
     if spec.batch_symbol is not None:
-        mod, qmod = (_with_batch_1(module) for module in (mod, qmod))
+        mod, qmod = (with_batch_1(module) for module in (mod, qmod))
     pair = match(mod, qmod)
     batches = list(checked_batches([batch] if hasattr(batch, "shape") else batch, spec))
-    runs = [(compile_fn or _compile)(make(pair)) for make in (own_module, accumulated_module)]
+    runs = [(compile_fn or compile_once)(make(pair)) for make in (own_module, accumulated_module)]
     collected = [_Collected(point) for point in pair.points]
     for sample in samples(batches, spec):
         both, accumulated = (list(map(np.asarray, run(sample))) for run in runs)
@@ -78,12 +79,8 @@ def debug(
     )
 
 
-def _with_batch_1(mod: IRModule) -> IRModule:
-    symbol = input_spec(mod).batch_symbol
-    return mod if symbol is None else relax.transform.BindSymbolicVars({symbol: 1})(mod)
-
-
-def _compile(mod: IRModule):
+def compile_once(mod: IRModule):
+    """A module in this library's kernels, for this machine, not kept on disk."""
     import relaxquant  # here, because relaxquant imports this package
 
     return relaxquant.compile(mod, cache=False)

@@ -1,4 +1,4 @@
-"""Where a quantized network is compared with its fp32 original, and the modules that tell.
+"""Where a quantized network is compared with its fp32 original.
 
 A point is a tensor of the original whose value leaves a kernel of the quantized network: a
 quantized tensor, the end of a layer's chain, a result. Between two points everything is one kernel.
@@ -10,11 +10,11 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
-from tvm import IRModule, relax
+from tvm import IRModule
 
 from .chains import Chain, find_chains
 from .checks import QuantizeError
-from .graph import RESULT, Expr, Graph, Node, prepare, read_graph, rebuild, replace_vars
+from .graph import RESULT, Graph, Node, prepare, read_graph
 from .operators import LAYERS
 
 
@@ -143,72 +143,6 @@ def match(mod: IRModule, qmod: IRModule) -> Pair:
     return Pair(mod, qmod, graph, qgraph, tuple(points), weights, quantized)
 
 
-def accumulated_module(pair: Pair) -> IRModule:
-    """The quantized network, returning every point as its readers get it."""
-    result = relax.Tuple([point.read.var for point in pair.points])
-    return _without_dead(rebuild(pair.qmod, pair.qgraph, result=result))
-
-
-def own_module(pair: Pair) -> IRModule:
-    """The original, returning every point twice: exact, and from exact tensors in integers.
-
-    The second is what the quantized network computes between that point and the points before it,
-    their rounding included, given the original's values of those: the error that is this layer's.
-    """
-    builder = _OwnErrors(pair)
-    return _without_dead(builder.build())
-
-
-class _OwnErrors:
-    """Emits the original, and beside it each point's kernel of the quantized network."""
-
-    def __init__(self, pair: Pair):
-        self.pair, self.bb = pair, relax.BlockBuilder()
-        self.exact: dict[int, Expr] = {}
-        self.point_of = {point.quantized.index: point for point in pair.points}
-
-    def build(self) -> IRModule:
-        main = self.pair.mod["main"]
-        with self.bb.function("main", list(main.params)):
-            with self.bb.dataflow():
-                for node in self.pair.graph.nodes:
-                    self.exact[node.index] = self._emit(node, self.pair.graph, self.exact)
-                exact = [self.exact[point.exact.index] for point in self.pair.points]
-                own = [self._read(point) for point in self.pair.points]
-                output = self.bb.emit_output(relax.Tuple([*exact, *own]))
-            self.bb.emit_func_output(output)
-        return self.bb.get()
-
-    def _read(self, point: Point) -> Expr:
-        """A point, as its readers get it, from the exact values of the points before it."""
-        known: dict[int, Expr] = {}
-        for index in self._between(point):
-            node = self.pair.qgraph.nodes[index]
-            before = self.point_of.get(index)
-            if before is not None and (before is not point or node.value is None):
-                known[index] = self.exact[before.exact.index]
-            else:
-                known[index] = self._emit(node, self.pair.qgraph, known)
-        return known[point.read.index]
-
-    def _between(self, point: Point) -> list[int]:
-        """The nodes from the points before to a point, in program order."""
-        found, left = set(), [point.read.index]
-        while left:
-            index = left.pop()
-            if index not in found:
-                found.add(index)
-                before = self.point_of.get(index)
-                if before is None or before is point:
-                    left.extend(self.pair.qgraph.nodes[index].inputs)
-        return sorted(found)
-
-    def _emit(self, node: Node, graph: Graph, known: dict[int, Expr]) -> Expr:
-        if node.value is None:
-            return node.var
-        return self.bb.emit(replace_vars(node.value, graph, known), name_hint=node.name)
-
-
 def _check_quantized(qgraph: Graph) -> None:
     if not any(node.op == "dequantize" for node in qgraph.nodes):
         raise QuantizeError(
@@ -275,7 +209,3 @@ def _results(graph: Graph) -> list[int]:
 
 def _shape(node: Node) -> str:
     return "unknown shape" if node.shape is None else "x".join(map(str, node.shape))
-
-
-def _without_dead(mod: IRModule) -> IRModule:
-    return relax.transform.DeadCodeElimination()(mod)

@@ -8,47 +8,18 @@ import pytest
 import relaxquant as rq
 from relaxquant.quantize import QConfig, QuantizeError
 from relaxquant.quantize.debug import BINS, _Spread
-from relaxquant.quantize.graph import prepare, read_graph
 from relaxquant.quantize.pipeline import quantize
-
-
-def pointwise(layers, x):
-    """Three 1x1 convolutions, which NumPy computes in a line, and ReLUs."""
-    y = layers.relu(layers.conv(x, "c0", kernel=1, bias=False), "r0")
-    y = layers.relu(layers.conv(y, "c1", kernel=1, bias=False), "r1")
-    return layers.conv(y, "c2", channels=4, kernel=1, bias=False)
-
-
-def conv(x, weight):
-    return np.einsum("nchw,oc->nohw", x, weight[:, :, 0, 0])
-
-
-def relu(x):
-    return np.maximum(x, 0)
-
-
-def ratio(exact, value):
-    return 10 * np.log10(np.sum(exact**2) / np.sum((exact - value) ** 2))
-
-
-def operands(qmod):
-    """{tensor: (scale, zero point, lowest, highest)} and {layer: dequantized weights}."""
-    graph, data, weights = read_graph(qmod), {}, {}
-    for node in graph.nodes:
-        if node.op != "dequantize":
-            continue
-        scale, zero = (arg.value.numpy() for arg in node.value.args[1:3])
-        if node.inputs:
-            info = np.iinfo(str(graph.nodes[node.inputs[0]].attrs["out_dtype"]))
-            data[node.name.removesuffix("_dq")] = (float(scale), int(zero), info.min, info.max)
-        else:
-            codes = node.constants[0].value.numpy()
-            weights[node.name.removesuffix("_weight")] = codes * scale[:, None, None, None]
-    return data, weights
-
-
-def rounded(x, scale, zero, low, high):
-    return (np.clip(np.rint(x / scale) + zero, low, high) - zero) * scale
+from tests.quantize.pointwise import (
+    LAYERS,
+    conv,
+    exact_values,
+    float_weights,
+    operands,
+    pointwise,
+    ratio,
+    relu,
+    rounded,
+)
 
 
 def test_ratios_are_those_of_the_arithmetic_written_out(net, stock, batches):
@@ -56,17 +27,13 @@ def test_ratios_are_those_of_the_arithmetic_written_out(net, stock, batches):
     qmod = quantize(mod, QConfig.best(nbit_weight=5), batches, compile_fn=stock)
     report = rq.debug(mod, qmod, batches)
     (data, weights), x = operands(qmod), np.concatenate(batches).astype(np.float64)
-    w = {
-        n.name: n.constants[0].value.numpy() for n in read_graph(prepare(mod)).nodes if n.constants
-    }
-    exact = {"x": x, "r0": relu(conv(x, w["c0"]))}
-    exact["r1"] = relu(conv(exact["r0"], w["c1"]))
-    exact["out"] = conv(exact["r1"], w["out"])
+    w = float_weights(mod)
+    exact = exact_values(w, x)
 
     def forward(source):
         """Every tensor, computed from what `source` has for those before it."""
         values = {"x": rounded(x, *data["x"])}
-        for name, layer, before in (("r0", "c0", "x"), ("r1", "c1", "r0"), ("out", "out", "r1")):
+        for name, layer, before in LAYERS:
             read = values[before] if source is None else rounded(source[before], *data[before])
             y = conv(read, weights[layer])
             values[name] = rounded(relu(y), *data[name]) if name in data else y
