@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .few_bits import bit_serial_work, lookup_work
 from .intrinsics import InstructionSet
-from .lookup_plan import work
 from .spec import ConvSpec, ConvWeights
 from .weight_bits import bits_of
 
@@ -44,23 +44,43 @@ def _winograd_int_pays_off(spec: ConvSpec, _weights: ConvWeights, isa: Instructi
     return channels >= 32 and min(spec.out.height, spec.out.width) >= 8
 
 
-# Instructions of look-ups that take as long as the direct schedule does for the same products of
-# few bits, by instruction set; measured on Zen 4, which runs them all. Where none is given, none
-# was measured.
-LOOKUP_WORTH = {"avx512_vbmi": 9.0, "avx512_vnni": 5.5, "avx512": 7.8, "avx2": 9.0}
+# Instructions, as `few_bits` counts them, that take as long as the direct schedule does for the
+# same products of few bits; measured on Zen 4, which runs all of these sets. Others were not
+# measured.
+FEW_BITS_WORTH = {"avx512_vbmi": 9.0, "avx512_vnni": 5.5, "avx512": 7.8, "avx2": 9.0}
 MARGIN = 0.87
 
 
-def _lookup_pays_off(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> bool:
-    """Weights of 1 or 2 bits, as far as `lookup_plan.work` counts less than direct convolution.
+def _few_bits(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> bool:
+    """Whether a layer of 1 or 2 bits meets an instruction set that was measured."""
+    known = isa.name in FEW_BITS_WORTH and spec.precision == "int8"
+    return known and bits_of(weights.weight) <= 2
 
-    Measured, 3x3 layers of a ResNet-18 on Zen 4: w1a4 2.2 to 2.7 times as fast as direct on
-    AVX-512 and 2.6 on AVX2, w2a4 1.4, w1a8 1.1 to 1.4, and w2a8 slower (0.7); 1x1 layers gain
-    where each table serves several vectors of output channels. Weights of 3 bits never do.
+
+def _lookup_pays_off(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> bool:
+    """Weights of 1 or 2 bits, as far as fewer instructions are counted than direct convolution's.
+
+    Measured on Zen 4, 3x3 layers of a ResNet-18, against direct convolution of the same bits: w1a4
+    2.2 to 2.7 times as fast with AVX-512 and with AVX2, w2a4 1.3 to 1.5, w1a8 1.1 to 1.4, and w2a8
+    slower (0.7); 1x1 layers gain where each table serves several vectors of output channels.
+    Weights of 3 bits never do: three passes over the tables take as long as to multiply.
     """
-    if isa.name not in LOOKUP_WORTH or spec.precision != "int8" or bits_of(weights.weight) > 2:
+    if not _few_bits(spec, weights, isa):
         return False
-    return work(spec, weights, isa) < MARGIN * LOOKUP_WORTH[isa.name]
+    return lookup_work(spec, weights, isa) < MARGIN * FEW_BITS_WORTH[isa.name]
+
+
+def _bit_serial_pays_off(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> bool:
+    """Where it takes fewer instructions than both direct convolution and look-ups.
+
+    Measured on Zen 4: w1a1 3.8 to 4.1 times as fast as direct convolution in 3x3 layers and 1.8 to
+    2.5 in 1x1, where look-ups gain little; w2a1 and strided or 1x1 layers of w1a2 1.3 to 2.2.
+    """
+    if isa.bit_count is None or not _few_bits(spec, weights, isa):
+        return False
+    work = bit_serial_work(spec, weights, isa)
+    limit = MARGIN * FEW_BITS_WORTH[isa.name]
+    return work < min(limit, lookup_work(spec, weights, isa))
 
 
 def _always(_spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> bool:
@@ -76,6 +96,11 @@ PREFERENCES: tuple[Preference, ...] = (
         "nchw_winograd",
         _winograd_pays_off,
         "3x3 in 2.25 to 4 times fewer multiplications",
+    ),
+    Preference(
+        "nchw_bit_serial",
+        _bit_serial_pays_off,
+        "few bits: counting common bits takes fewer instructions than multiplying",
     ),
     Preference(
         "nchw_lookup",

@@ -21,7 +21,7 @@ activations is taken. Indices lie one a byte where they have 6 bits, two where t
 `pack_indices`. Activations are cut into parts of few bits, so that several look-ups fit a byte.
 
 What limits it: the look-ups, as many as there are bits of the weights times parts of the
-activations; `lookup_plan.work` counts their instructions. Filling the tables costs about as much as
+activations; `few_bits` counts their instructions. Filling the tables costs about as much as
 three to four look-ups of each, so that layers of few taps and output channels gain less.
 
 Ideal speedup over scalar fp32: the bytes of a vector times the channels of a table, over a
@@ -323,26 +323,19 @@ class _Lookup:
 
     def _finish_pixel(self, i: int) -> None:
         n, oh, ow = self.image.output(self.n, self.oh, self.start + i)
-        shared = self._window_sum(i) if self.signs else None
+        shared = None
+        if self.signs:
+            shared = self.image.window_sum(self.sums, self.oh, self.start + i)
         for j in range(self.tile.vectors):
             for q in range(self.size // self.isa.lanes):
                 channel = self.out_tile * self.tile_channels + j * self.size + q * self.isa.lanes
                 self._finish(self.acc[i, j, q], shared, n, channel, oh, ow)
 
-    def _window_sum(self, i: int):
-        """The sum of all activations that the window of a pixel covers."""
-        total = local(1, "int32")
-        store(total, [0], T.int32(0))
-        row, column = self.oh * self.image.strides[0], (self.start + i) * self.image.strides[1]
-        with T.serial(self.kernel[0]) as kh, T.serial(self.kernel[1]) as kw:
-            store(total, [0], total[0] + self.sums[row + kh, column + kw])
-        return total
-
     def _finish(self, buffer, shared, n, channel, oh, ow) -> None:
         def emit() -> None:
             acc = self._get(buffer) + self.epilogue.initial(channel)
             if shared is not None:
-                acc = acc - T.broadcast(shared[0], self.isa.lanes)
+                acc = acc - T.broadcast(shared, self.isa.lanes)
             self.epilogue.finish(acc, n, channel, oh, ow)
 
         if self.spec.out.padded_channels % self.tile_channels == 0:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
+from .few_bits import COUNT, WORD
 from .intrinsics import GENERIC, InstructionSet
 from .lookup_plan import cut
 from .registry import SCHEDULES, check_schedule
@@ -71,6 +72,19 @@ def lookup_speedup(isa: InstructionSet, weight_bits: int, activation_bits: int) 
     parts = cut((1 << activation_bits) - 1, isa.lookup.index_bits)
     instructions = weight_bits * sum(part.cost for part in parts)
     return isa.lookup.bytes * isa.lookup.index_bits / instructions
+
+
+def bit_serial_speedup(isa: InstructionSet, weight_bits: int, activation_bits: int) -> float:
+    """The same for schedule ``nchw_bit_serial``.
+
+    Raises
+    ------
+    InputError
+        If the instruction set counts no bits.
+    """
+    if isa.bit_count is None:
+        raise InputError(f"schedule 'nchw_bit_serial' cannot count bits on {isa.name}")
+    return WORD * isa.lanes / (COUNT * weight_bits * activation_bits)
 
 
 def _vectors(isa: InstructionSet, precision: str, weight_max: int) -> float:

@@ -1,4 +1,4 @@
-"""How weights and activations are cut for look-ups, and what the look-ups then cost.
+"""How weights and activations are cut for look-ups.
 
 Weights are cut into bits, as two's complement: ``w = b0 - 2 * b1`` for two of them. Weights that
 are all -1 or 1 are ``2 * b - 1``: one bit. Activations are cut into parts of few bits, so that a
@@ -11,17 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intrinsics import InstructionSet, TableLookup
+from .intrinsics import TableLookup
 from .lookup_tables import ChannelTables, indices
-from .spec import ConvSpec, ConvWeights
 from .tir import ceildiv
 from .weight_bits import bits_of
 
 BYTE_MAX, SUM_MAX = 255, (1 << 16) - 1
 LONGEST = 8  # look-ups in straight code
-# Instructions that making a table takes, and adding the 16-bit sums of a vector of outputs to
-# their accumulators: from measured times, in the time of those of a look-up.
-FILL, FLUSH = 10, 20
 
 
 @dataclass(frozen=True)
@@ -107,21 +103,3 @@ def pack_indices(
         stream = np.pad(stream, ((0, 0), (0, 0), (0, 0), (0, stream.shape[3] % 2), (0, 0)))
         stream = stream[..., ::2, :] | stream[..., 1::2, :] << 4
     return np.ascontiguousarray(stream)
-
-
-def work(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> float:
-    """Instructions for each table and vector of output channels, what comes around it included.
-
-    The direct schedule takes a number of instructions for the same multiply-accumulates that
-    depends on none of this: see `choose`.
-    """
-    lookup, window = isa.lookup, spec.window
-    parts = cut(spec.data.largest, lookup.index_bits)
-    planes = len(weight_planes(weights.weight))
-    taps = window.kernel[0] * window.kernel[1]
-    read = taps * ceildiv(spec.out.padded_channels, lookup.bytes)
-    if taps > 1:  # else only the pixels that are read have tables
-        read /= window.strides[0] * window.strides[1]
-    tables = taps * ChannelTables(spec.data.channels, lookup.index_bits).count
-    look_ups = planes * sum(part.cost for part in parts)
-    return look_ups + FILL * len(parts) / read + FLUSH * planes * len(parts) / tables

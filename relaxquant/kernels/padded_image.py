@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .spec import ConvSpec
-from .tir import BLOCK, T, splat
+from .tir import BLOCK, T, local, splat, store
 
 
 class PaddedImage:
@@ -71,6 +71,16 @@ class PaddedImage:
                 emit(last, self.columns, False)
             with T.Else():
                 emit(0, self.columns, False)
+
+    def window_sum(self, sums, oh, ow):
+        """The sum of ``sums``, int32 (rows, columns), over the window of an output pixel."""
+        total = local(1, "int32")
+        store(total, [0], T.int32(0))
+        row, column = oh * self.strides[0], ow * self.strides[1]
+        rows, columns = self.spec.window.kernel
+        with T.serial(rows) as kh, T.serial(columns) as kw:
+            store(total, [0], total[0] + sums[row + kh, column + kw])
+        return total[0]
 
     def output(self, n, oh, ow) -> tuple:
         """Image, row and column in the output, of one in the row of a dense layer's images too."""

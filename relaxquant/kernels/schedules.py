@@ -13,6 +13,7 @@ nchw_winograd              fp32       3x3 of stride 1 by F(2x2, 3x3) or F(4x4, 3
 nchw_winograd_int          int8       3x3 of stride 1 by F(2x2, 3x3) in exact integer arithmetic:
                                       2.25 times fewer multiplications, of int16
 nchw_lookup                int8       weights of 1 to 4 bits by look-ups in tables of partial sums
+nchw_bit_serial            int8       weights of 1 to 4 bits by bits of weights and activations
 reference                  all        scalar loops, takes every layer
 ========================== ========== ===========================================================
 
@@ -22,6 +23,7 @@ Which of them a layer gets is said in `choose`.
 """
 
 from . import (
+    conv2d_nchw_bit_serial,
     conv2d_nchw_lookup,
     conv2d_nchw_simd,
     conv2d_nchw_spatial_pack,
@@ -37,6 +39,7 @@ from . import (
 )
 
 __all__ = [
+    "conv2d_nchw_bit_serial",
     "conv2d_nchw_lookup",
     "conv2d_nchw_simd",
     "conv2d_nchw_spatial_pack",

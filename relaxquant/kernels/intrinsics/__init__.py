@@ -8,7 +8,7 @@ the file of its family) and a line in `INSTRUCTION_SETS`; nothing else names a C
 - each `DotProduct` adds u8 x s8 products to int32 lanes, exactly: for all values, or for the
   weights that a proof accepts (`proven_free_of_saturation`); one that is exact for all comes last;
 - a `PairDot`, which may be missing, adds int16 products;
-- a `TableLookup`, which may be missing, looks up bytes in tables;
+- a `TableLookup`, which may be missing, looks up bytes in tables, and a `BitCount` counts bits;
 - a CPU without a dot product takes the plain arithmetic of `generic`.
 
 ``tests/kernels`` compiles for CPUs that are not at hand and counts instructions; how to run such
@@ -24,6 +24,7 @@ from .arm import NEON, NEON_DOTPROD, NEON_I8MM
 from .avx2 import AVX2, AVX2_VNNI
 from .avx512 import AVX512, AVX512_VBMI, AVX512_VNNI
 from .base import (
+    BitCount,
     DotProduct,
     InstructionSet,
     PairDot,
@@ -64,6 +65,7 @@ __all__ = [
     "NEON",
     "NEON_DOTPROD",
     "NEON_I8MM",
+    "BitCount",
     "DotProduct",
     "InstructionSet",
     "PairDot",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..tir import T
-from .base import DotProduct, InstructionSet, TableLookup
+from .base import BitCount, DotProduct, InstructionSet, TableLookup
 from .x86 import (
     byte_shuffle,
     pair_dot,
@@ -72,12 +72,24 @@ def _vpermb(table, index):
     return T.call_llvm_pure_intrin(size, "llvm.x86.avx512.permvar.qi.512", table, index)
 
 
-# Ice Lake, Sapphire Rapids, Zen 4: VBMI looks up in a whole register of 64 bytes.
+def _count_bits(x, w):
+    both = T.bitwise_and(T.broadcast(x, LANES), w)
+    return T.call_llvm_pure_intrin(f"int32x{LANES}", "llvm.ctpop.v16i32", both)
+
+
+def _top_bits(x):
+    signed = T.reinterpret("int8x16", x)
+    return T.call_llvm_pure_intrin("int32", "llvm.x86.sse2.pmovmskb.128", signed)
+
+
+# Ice Lake, Sapphire Rapids, Zen 4: VBMI looks up in a whole register of 64 bytes, and VPOPCNTDQ,
+# which they have too, counts the bits of every lane.
 AVX512_VBMI = replace(
     AVX512_VNNI,
     name="avx512_vbmi",
-    features=AVX512_VNNI.features | {"avx512vbmi"},
+    features=AVX512_VNNI.features | {"avx512vbmi", "avx512vpopcntdq"},
     lookup=TableLookup(
         "vpermb", 4 * LANES, 6, _vpermb, byte_shuffle(PSHUFB, LANES), tile_registers=28
     ),
+    bit_count=BitCount("vpopcntd", _count_bits, _top_bits, cost=1.5, tile_registers=26),
 )

@@ -142,6 +142,32 @@ class TableLookup:
 
 
 @dataclass(frozen=True)
+class BitCount:
+    """A way to add up 32 products of bits in each int32 lane.
+
+    Parameters
+    ----------
+    name : str
+        The instructions, as shown in ``lib.kernels``.
+    emit : callable
+        ``emit(x, w)`` with ``x`` one int32 that holds 32 bits, ``w`` int32 x lanes; returns how
+        many bits both have, int32 x lanes.
+    top_bits : callable
+        ``top_bits(x)``: the highest bit of each of 16 bytes, as an int32.
+    cost : float
+        Instructions for each vector of accumulators, for choosing register tiles.
+    tile_registers : int
+        Registers for accumulators and weights of a tile; the rest hold intermediates.
+    """
+
+    name: str
+    emit: Callable = field(repr=False)
+    top_bits: Callable = field(repr=False)
+    cost: float
+    tile_registers: int
+
+
+@dataclass(frozen=True)
 class InstructionSet:
     """What schedules need to know of a CPU.
 
@@ -168,6 +194,8 @@ class InstructionSet:
         What sums int16 products; without one, schedules that need it do not apply.
     lookup : TableLookup, optional
         What looks up bytes in tables, as ``pair_dot``.
+    bit_count : BitCount, optional
+        What counts bits, as ``pair_dot``.
     """
 
     name: str
@@ -180,6 +208,7 @@ class InstructionSet:
     load_cost: float = 1.0
     pair_dot: PairDot | None = field(repr=False, default=None)
     lookup: TableLookup | None = field(repr=False, default=None)
+    bit_count: BitCount | None = field(repr=False, default=None)
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.
