@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from tvm import IRModule
 
 from ..errors import did_you_mean
@@ -41,13 +42,14 @@ class QTensor:
     name : str
         Its name in the module.
     dtype : str
-        Type that stores it: ``"uint8"``, ``"int8"`` or ``"int16"``. Fewer bits than 8 are uint8.
+        Type that stores it: ``"uint8"``, ``"int8"`` or ``"int16"``. Fewer bits than 8 are uint8,
+        unless they meet weights of more than 8.
     shares : int
         The node whose scale it has: itself, or the one whose values it only chooses or moves.
     nbit : int
         Bits used.
     signed : bool
-        Whether it needs integers below its zero point: it can be negative, or its type is signed.
+        Whether it needs integers below its zero point: it can be negative, or its type is int8.
     """
 
     node: int
@@ -96,6 +98,13 @@ class Annotation:
     layers: dict[int, Chain]
     kept_float: tuple[KeptFloat, ...]
     graph: Graph = field(repr=False)
+
+    def bias_of(self, layer: int) -> np.ndarray:
+        """The bias of a quantized layer, flat float32; a single 0 without one."""
+        bias = self.layers[layer].bias
+        if bias is None:
+            return np.zeros(1, np.float32)
+        return self.graph.nodes[bias].constants[0].value.numpy().reshape(-1)
 
 
 def annotate(mod: IRModule, config: QConfig | None = None) -> Annotation:
@@ -235,10 +244,11 @@ def _tensors(
     unsigned = non_negative(graph)
     shares = _shared_scales(graph, wanted)
     bits = _bits_of_data(graph, shares, config, layers)
+    wide = _meet_wide_weights(graph, shares, config, layers)
     tensors: dict[int, QTensor] = {}
     for index in sorted(wanted):
         nbit = bits.get(shares[index], config.nbit_input)
-        dtype, signed = _stored_as(config, nbit, index in unsigned)
+        dtype, signed = _stored_as(config, nbit, index in unsigned, shares[index] in wide)
         name = graph.nodes[index].name
         tensors[index] = QTensor(index, name, dtype, shares[index], nbit, signed)
     return tensors
@@ -266,11 +276,21 @@ def _bits_of_data(
     return bits
 
 
-def _stored_as(config: QConfig, nbit: int, is_non_negative: bool) -> tuple[str, bool]:
-    """(dtype, signed) of an activation."""
+def _meet_wide_weights(
+    graph: Graph, shares: Mapping[int, int], config: QConfig, layers: Iterable[int]
+) -> set[int]:
+    """Tensors that own a scale and are multiplied by weights of more than 8 bits."""
+    nodes = [graph.nodes[index] for index in layers]
+    wide = [node for node in nodes if config.for_layer(node.name).nbit_weight > 8]
+    return {shares[node.inputs[0]] for node in wide}
+
+
+def _stored_as(config: QConfig, nbit: int, is_non_negative: bool, wide: bool) -> tuple[str, bool]:
+    """(dtype, signed) of an activation, which meets ``wide`` weights or not."""
     asked = config.dtype_input
-    if nbit > 8 or asked == "int16":
-        return "int16", True
+    # No instruction multiplies uint8 by int16.
+    if nbit > 8 or asked == "int16" or (asked == "auto" and wide):
+        return "int16", not is_non_negative
     if nbit < 8 or asked == "uint8":
         return "uint8", asked == "int8" or not is_non_negative
     if asked == "auto" and (is_non_negative or config.asymmetric):

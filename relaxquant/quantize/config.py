@@ -220,6 +220,11 @@ class QConfig:
         """`rounding`, or ``"DOWN"`` where `round_for_shift` does without."""
         return self.rounding if self.round_for_shift else "DOWN"
 
+    @property
+    def sum_bits(self) -> int:
+        """Bits of a layer's sum: the narrower of `nbit_activation` and `dtype_activation`."""
+        return min(self.nbit_activation, BITS_OF[self.dtype_activation])
+
     def for_target(self, target="native") -> QConfig:
         """The config with ``reduce_range="auto"`` decided for a compilation target.
 

@@ -1,4 +1,4 @@
-"""Step 3: write quantize/dequantize pairs and int8 weights into the module (QDQ Relax)."""
+"""Step 3: write quantize/dequantize pairs and integer weights into the module (QDQ Relax)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tvm.relax import op as R
 
 from ..qdq import round_before
 from .annotate import Annotation
-from .chains import Chain
 from .config import QConfig, QuantizeError
-from .graph import Graph, Node, rebuild
+from .graph import Node, rebuild
+from .int32_budget import find_budget
 from .operators import LAYERS
 from .scales import Codes, Range, activation_codes
 from .weights import bias_safe_scale, quantize_weight, weight_levels
@@ -26,8 +26,9 @@ def insert_qdq(
     Every tensor of `annotation` gets one ``R.quantize`` and one ``R.dequantize`` after its
     producer, and every operator that reads it reads the latter; the function's result stays float.
     What stands before it says how it is rounded and which bits it uses: see `relaxquant.qdq`.
-    Weights of quantized layers become ``R.dequantize`` of an int8 constant; biases stay float
-    additions.
+    Weights of quantized layers become ``R.dequantize`` of an int8 or int16 constant; biases stay
+    float additions. A layer's sum of 8 or 16 bits is one more pair, before the bias, whose scale
+    is that of the sum.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ def insert_qdq(
         What `annotate` said of it.
     config : QConfig
         `weight_granularity`, `weight_scale`, `nbit_weight`, `layer_bits`, `ternary`,
-        `reduce_range`, `rounding` and `round_for_shift` act here.
+        `reduce_range`, `rounding`, `round_for_shift`, `nbit_activation` and `dtype_activation` act
+        here.
     ranges : mapping of int to Range
         What `calibrate` found.
 
@@ -60,6 +62,7 @@ class _Writer:
 
     def __init__(self, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]):
         self.annotation, self.config, self.ranges = annotation, config, ranges
+        self.budget = find_budget(annotation, config, ranges)
 
     def reads(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
         """Emit the pair of `node`, if it has one; return what operators read."""
@@ -80,27 +83,50 @@ class _Writer:
         return bb.emit(dequantized, name_hint=f"{node.name}_dq")
 
     def rewrite(self, bb: relax.BlockBuilder, node: Node, call: relax.Call) -> relax.Expr:
-        """Give a quantized layer its int8 weights."""
-        chain = self.annotation.layers.get(node.index)
-        if chain is None:
+        """Give a quantized layer its weights, and its sum the bits it may have."""
+        if node.index not in self.annotation.layers:
             return call
-        weight = bb.emit(self._weight(node, chain), name_hint=f"{node.name}_weight")
-        return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+        quantized, scale = self._weight(node)
+        parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, quantized.dtype)))
+        weight = R.dequantize(relax.const(quantized), *parameters, axis=LAYERS[node.op])
+        weight = bb.emit(weight, name_hint=f"{node.name}_weight")
+        call = relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+        if self.config.sum_bits == 32:
+            return call
+        channels = quantized.shape[LAYERS[node.op]]
+        return self._narrow_sum(bb, node, call, np.broadcast_to(scale, channels))
+
+    def _narrow_sum(
+        self, bb: relax.BlockBuilder, node: Node, call: relax.Call, weight_scale: np.ndarray
+    ) -> relax.Expr:
+        """The sum as an integer of `QConfig.sum_bits` holds it, saturated."""
+        scale = (self._codes(node.inputs[0]).scale * weight_scale).astype(np.float32)
+        dtype = f"int{self.config.sum_bits}"
+        parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, dtype)))
+        call = bb.emit(call, name_hint=f"{node.name}_sum")
+        narrow = R.quantize(call, *parameters, axis=1, out_dtype=dtype)
+        narrow = bb.emit(narrow, name_hint=f"{node.name}_{dtype}")
+        return R.dequantize(narrow, *parameters, axis=1)
 
     def _codes(self, index: int) -> Codes:
         # Of the tensor it shares the scale with, type and zero point too.
         tensor = self.annotation.tensors[self.annotation.tensors[index].shares]
-        return activation_codes(self.ranges[tensor.node], tensor.dtype, tensor.nbit)
+        largest = self.budget.largest.get(tensor.node)
+        return activation_codes(self.ranges[tensor.node], tensor.dtype, tensor.nbit, largest)
 
-    def _weight(self, node: Node, chain: Chain) -> relax.Expr:
+    def _weight(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+        """Integers and scales."""
         config = self.config.for_layer(node.name)
         per_channel = config.weight_granularity == "per_channel"
         axis = LAYERS[node.op]
-        bias = _bias(self.annotation.graph, chain)
-        smallest = bias_safe_scale(bias, self._codes(node.inputs[0]).scale)
+        bias = self.annotation.bias_of(node.index)
+        smallest = np.maximum(
+            bias_safe_scale(bias, self._codes(node.inputs[0]).scale),
+            self.budget.smallest_scale.get(node.index, 0),
+        )
         weight = node.constants[0].value.numpy()
         try:
-            quantized, scale = quantize_weight(
+            return quantize_weight(
                 weight,
                 axis if per_channel else None,
                 weight_levels(config),
@@ -109,12 +135,3 @@ class _Writer:
             )
         except QuantizeError as error:
             raise QuantizeError(f"layer '{node.name}': {error}") from error
-        zero = relax.const(np.zeros(scale.shape, np.int8))
-        return R.dequantize(relax.const(quantized), relax.const(scale), zero, axis=axis)
-
-
-def _bias(graph: Graph, chain: Chain) -> np.ndarray:
-    """The bias of a chain, flat; a single 0 without one."""
-    if chain.bias is None:
-        return np.zeros(1, np.float32)
-    return graph.nodes[chain.bias].constants[0].value.numpy().reshape(-1)

@@ -69,7 +69,7 @@ class Codes:
         return (self.lowest - self.zero_point) * scale, (self.highest - self.zero_point) * scale
 
 
-def activation_codes(found: Range, dtype: str, nbit: int) -> Codes:
+def activation_codes(found: Range, dtype: str, nbit: int, largest: int | None = None) -> Codes:
     """The integers of an activation.
 
     Parameters
@@ -82,13 +82,19 @@ def activation_codes(found: Range, dtype: str, nbit: int) -> Codes:
         range, and else what makes the most of the range.
     nbit : int
         Bits, at most those of `dtype`.
+    largest : int, optional
+        Largest integer of int16, where fewer are allowed; see `int32_budget`.
 
     Notes
     -----
     One bit has no integer below the zero point: there negative values become 0.
     """
     positive = positive_codes(found.low < 0, nbit)
-    if dtype != "uint8":
+    if dtype == "int16":
+        positive = min(positive, largest or np.iinfo(np.int16).max)
+        lowest = -positive if found.low < 0 else 0
+        return Codes(dtype, scale_of(found.threshold, positive), 0, lowest, positive)
+    if dtype == "int8":
         scale = scale_of(found.threshold, positive)
         return Codes(dtype, scale, 0, -(2 ** (nbit - 1)), positive)
     last = 2**nbit - 1
