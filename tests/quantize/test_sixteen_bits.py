@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from tvm.relax import op as R
@@ -11,6 +13,7 @@ from relaxquant.kernels.int32_sums import INT32_MAX, largest_sums
 from relaxquant.lower import conv_layers
 from relaxquant.quantize import QConfig
 from relaxquant.quantize.pipeline import quantize
+from relaxquant.quantize.summary import summary
 
 
 def network(layers, x):
@@ -74,6 +77,19 @@ def test_the_integers_are_those_of_the_module(widths, net, batches, stock):
     assert np.abs(found - simulated).max() < max(own_noise, 1e-4)
 
 
+def test_the_summary_says_how_many_bits_are_used(net, batches):
+    """As the lowering finds it: all integers between the bounds, from 0 up where none is below."""
+    _, qmodule = quantized(net, batches, 16, 16)
+    rows = [row for row in summary(qmodule) if row.dtype == "int16"]
+    shown = {row.bits for row in rows if row.producer != "weight"}
+    for layer in conv_layers(qmodule):
+        largest = largest_of(qmodule, layer.label)
+        assert shown & {math.log2(largest + 1), math.log2(2 * largest + 1)}
+    assert 8 < min(shown) < 15
+    weights = [row.bits for row in rows if row.producer == "weight"]
+    assert len(weights) == 5 and 8 < min(weights) < max(weights) <= 16
+
+
 def test_more_bits_are_more_accurate(net, batches, stock):
     noise = {}
     for widths in [(8, 8), *WIDTHS]:
@@ -122,7 +138,7 @@ def test_sums_of_fewer_bits(settings, dtype, granularity, net, batches, stock):
 
 
 def test_int8_sums_lose_what_int16_sums_keep(net, batches, stock):
-    """One product of bytes fills 8 bits, a few fill 16: what is lost, and how much of it."""
+    """With relay's scales hardly a sum needs 16 bits, and hardly one fits 8."""
     module = net(network)
     (exact,) = stock(module)(batches[0])
     noise = {}
@@ -130,4 +146,4 @@ def test_int8_sums_lose_what_int16_sums_keep(net, batches, stock):
         config = QConfig(dtype_activation=dtype, skip_dense_layer=False, skip_conv_layers=None)
         found = rq.compile(quantize(module, config, batches))(batches[0])
         noise[dtype] = np.abs(found - exact).mean()
-    assert noise["int8"] > 3 * noise["int16"] > 3 * noise["int32"]
+    assert noise["int8"] > 3 * noise["int16"] >= 3 * noise["int32"]
