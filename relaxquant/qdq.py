@@ -112,8 +112,10 @@ def read_rounding(
 def quantized_source(
     quantize: relax.Call, value_of: Callable[[relax.Var], relax.Expr | None]
 ) -> relax.Expr:
-    """The tensor that an ``R.quantize`` of one scale is meant for, before rounding and clip."""
+    """The tensor that an ``R.quantize`` is meant for, before rounding and clip."""
     expression = quantize.args[0]
+    if quantize.args[1].value.numpy().size > 1:  # a layer's sum
+        return expression
     scale, zero_point = (float(arg.value.numpy().reshape(())) for arg in quantize.args[1:3])
     if found := read_rounding(expression, scale, value_of):
         return found.source
@@ -121,6 +123,8 @@ def quantized_source(
     if isinstance(call, relax.Call) and call.op == Op.get("relax.clip"):
         low, high = (float(bound.value) / scale + zero_point for bound in call.args[1:3])
         nbit = np.log2(np.rint(high) + 1)
+        if quantize.attrs["out_dtype"] == "int16":
+            return call.args[0]
         if abs(low) < CLOSE and nbit < 8 and nbit == np.rint(nbit):
             return call.args[0]
     return expression

@@ -18,7 +18,7 @@ from ..recent import Recent
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
 from .read import QuantizedConstant, Reader
-from .realize import conv_spec, realize
+from .realize import conv_spec, narrowest, realize
 from .record import KernelRecord, is_dense, shape_text
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
@@ -162,9 +162,10 @@ def _widths(node: Node, implementation: Implementation) -> dict[str, int]:
     weight = next(a for a in implementation.arguments if isinstance(a, np.ndarray))
     weight_bits = activation_bits = 32
     if node.integer:
-        data, array = node.inputs[0], node.weight.array
-        weight_bits = bits_of(array) if array.dtype == np.int8 else 16
-        activation_bits = data.largest.bit_length() if data.dtype == "uint8" else 16
+        data, array = node.inputs[0], narrowest(node.weight.array)
+        wide = int(np.abs(array.astype(np.int32)).max(initial=0)).bit_length() + 1
+        weight_bits = bits_of(array) if array.dtype == np.int8 else wide
+        activation_bits = data.largest.bit_length() + (data.dtype == "int16")
     return {
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,

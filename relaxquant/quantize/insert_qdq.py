@@ -63,9 +63,12 @@ class _Writer:
     def __init__(self, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]):
         self.annotation, self.config, self.ranges = annotation, config, ranges
         self.budget = find_budget(annotation, config, ranges)
+        self.weight_scales: dict[int, np.ndarray] = {}  # of the layers written so far, (channels,)
 
     def reads(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
-        """Emit the pair of `node`, if it has one; return what operators read."""
+        """Emit the pairs of `node`, if it has any; return what operators read."""
+        if node.index in self.weight_scales and self.config.sum_bits < 32:
+            var = self._narrow_sum(bb, node, var)
         tensor = self.annotation.tensors.get(node.index)
         if tensor is None:
             return var
@@ -83,30 +86,25 @@ class _Writer:
         return bb.emit(dequantized, name_hint=f"{node.name}_dq")
 
     def rewrite(self, bb: relax.BlockBuilder, node: Node, call: relax.Call) -> relax.Expr:
-        """Give a quantized layer its weights, and its sum the bits it may have."""
+        """Give a quantized layer its integer weights."""
         if node.index not in self.annotation.layers:
             return call
         quantized, scale = self._weight(node)
         parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, quantized.dtype)))
         weight = R.dequantize(relax.const(quantized), *parameters, axis=LAYERS[node.op])
         weight = bb.emit(weight, name_hint=f"{node.name}_weight")
-        call = relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
-        if self.config.sum_bits == 32:
-            return call
-        channels = quantized.shape[LAYERS[node.op]]
-        return self._narrow_sum(bb, node, call, np.broadcast_to(scale, channels))
+        self.weight_scales[node.index] = np.broadcast_to(scale, quantized.shape[LAYERS[node.op]])
+        return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
 
-    def _narrow_sum(
-        self, bb: relax.BlockBuilder, node: Node, call: relax.Call, weight_scale: np.ndarray
-    ) -> relax.Expr:
-        """The sum as an integer of `QConfig.sum_bits` holds it, saturated."""
-        scale = (self._codes(node.inputs[0]).scale * weight_scale).astype(np.float32)
+    def _narrow_sum(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
+        """A layer's sum as an integer of `QConfig.sum_bits` holds it, saturated."""
+        data_scale = self._codes(node.inputs[0]).scale
+        scale = (data_scale * self.weight_scales[node.index]).astype(np.float32)
         dtype = f"int{self.config.sum_bits}"
         parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, dtype)))
-        call = bb.emit(call, name_hint=f"{node.name}_sum")
-        narrow = R.quantize(call, *parameters, axis=1, out_dtype=dtype)
+        narrow = R.quantize(var, *parameters, axis=1, out_dtype=dtype)
         narrow = bb.emit(narrow, name_hint=f"{node.name}_{dtype}")
-        return R.dequantize(narrow, *parameters, axis=1)
+        return bb.emit(R.dequantize(narrow, *parameters, axis=1), name_hint=f"{node.name}_sum")
 
     def _codes(self, index: int) -> Codes:
         # Of the tensor it shares the scale with, type and zero point too.
