@@ -18,6 +18,7 @@ from ..kernels.tuned import Tuned
 from ..kernels.tuned import load as load_tuned
 from ..lower import KernelTable, lower
 from ..lower.read import dtype_of, main_of, shape_of
+from ..parts import joined
 from . import cache as compiled
 from . import content
 from . import threads as pool
@@ -76,6 +77,7 @@ def compile(
     """
     _check_executor(executor)
     main_of(module)
+    module = joined(module)
     threads = pool.check(threads)
     resolved = targets.resolve(target)
     module = bind_batch(module, executor, batch)

@@ -10,6 +10,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO, check_schedule, layout_of
 from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tuned import Tuned
+from ..parts import joined
 from . import overflow, ranges
 from .emit import Emitter, Lowered
 from .fuse import fuse
@@ -88,7 +89,7 @@ def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
     """Read, fused, and with a layout for every value."""
     keep_float: dict[str, str] = {}
     while True:
-        reader = Reader(main_of(module), keep_float)
+        reader = Reader(main_of(joined(module)), keep_float)
         graph = reader.graph()
         fuse(graph)
         graph.drop_dead()

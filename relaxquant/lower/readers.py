@@ -7,6 +7,7 @@ import tvm
 
 from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import Window
+from ..parts import read_sum
 from ..qdq import read_rounding
 from .graph import Node, Value, Weight
 from .read import (
@@ -111,6 +112,15 @@ def clip(reader: Reader, var, call) -> Value:
     if bounds is None:
         bounds = tuple(float(arg.value) for arg in call.args[1:3])
     return reader.add("clip", [data], Value(var.name, shape_of(var)), clip=bounds)
+
+
+@reads("multiply")
+def multiply(reader: Reader, var, call) -> Value:
+    """A layer's sum that came as int32 from another part of the network: the sum itself."""
+    value = read_sum(call, reader.bound.get)
+    if value is None:
+        raise Unsupported("no kernel for relax.multiply")
+    return reader.value(value)
 
 
 @reads("nn.max_pool2d")

@@ -193,6 +193,7 @@ class QConfig:
         self._set("debug_enabled_ops", checks.names("debug_enabled_ops", self.debug_enabled_ops))
         self._set("layer_bits", checks.layer_bits("layer_bits", self.layer_bits, NBITS))
         self._check_types_hold_bits()
+        self._check_form()
 
     def __enter__(self) -> QConfig:
         _active.set((*_active.get(), self))
@@ -240,6 +241,13 @@ class QConfig:
 
         fastest = instruction_set(targets.resolve(target)).dots[0]
         return replace(self, reduce_range=fastest.pairs_saturate)
+
+    def _check_form(self) -> None:
+        if self.do_simulation and self.partition_conversions != "disabled":
+            raise QuantizeError(
+                "QConfig.do_simulation gives a network without conversions, but "
+                f"partition_conversions is {self.partition_conversions!r}: set one of the two"
+            )
 
     def _check_types_hold_bits(self) -> None:
         for what in ("input", "weight"):

@@ -94,6 +94,14 @@ class Graph:
         readers = self.consumers[index]
         return self.nodes[readers[0]] if len(readers) == 1 and readers[0] != RESULT else None
 
+    def operands_of(self, expr: Expr) -> list[int]:
+        """The nodes that an expression of their variables reads."""
+        if isinstance(expr, Var):
+            if expr in self.tuples:
+                return self.operands_of(self.tuples[expr])
+            return [self.index_of[expr]] if expr in self.index_of else []
+        return [index for child in _children(expr) for index in self.operands_of(child)]
+
 
 def prepare(mod: IRModule) -> IRModule:
     """A clean copy of a float module: aliases, dead code and operations on constants removed.

@@ -13,6 +13,8 @@ from .calibrate import CompileFn, calibrate
 from .config import QConfig, QuantizeError
 from .graph import prepare
 from .insert_qdq import insert_qdq
+from .partition import partition
+from .simulate import simulate
 
 
 def quantize(
@@ -35,7 +37,8 @@ def quantize(
         Settings; by default those of the ``with`` statement around, else `QConfig.best()`.
     calibration : iterable, optional
         Batches: float32 NumPy arrays or torch tensors of the input's shape, of any size where the
-        batch is symbolic. Read once, one at a time. Only mode ``global_scale`` needs none.
+        batch is symbolic. Read one at a time, and once for each of the chunks that
+        `calibrate_chunk_by` makes. Only mode ``global_scale`` needs none.
     progress : bool
         Draw a progress bar while calibrating.
     compile_fn : callable, optional
@@ -49,7 +52,8 @@ def quantize(
     -------
     IRModule
         QDQ Relax: what `relaxquant.compile` turns into integer kernels, and TVM's own pipeline
-        into float arithmetic around quantize and dequantize.
+        into float arithmetic around quantize and dequantize. With `do_simulation` float Relax that
+        computes the same; with `partition_conversions` in three functions, see `partition`.
 
     Raises
     ------
@@ -82,7 +86,13 @@ def quantize(
     ranges = calibrate(
         mod, annotation, config, calibration, compile_fn=compile_fn, progress=progress
     )
-    return insert_qdq(mod, annotation, config, ranges)
+    qmod = insert_qdq(mod, annotation, config, ranges)
+    if config.do_simulation:
+        return simulate(qmod)
+    if config.partition_conversions == "disabled":
+        return qmod
+    fully_integral = config.partition_conversions == "fully_integral"
+    return partition(qmod, annotation, fully_integral=fully_integral)
 
 
 def _warn_nothing(annotation: Annotation) -> None:

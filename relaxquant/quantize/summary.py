@@ -9,6 +9,7 @@ import numpy as np
 from tvm import IRModule
 from tvm.ir import GenericConst
 
+from ..parts import joined
 from ..qdq import quantized_source
 from .graph import Node, read_graph
 
@@ -57,7 +58,7 @@ def summary(qmod: IRModule) -> list[SummaryRow]:
     list of SummaryRow
         One row for each ``R.quantize`` and each integer weight.
     """
-    graph = read_graph(qmod)
+    graph = read_graph(joined(qmod))
     value_of = {node.var: node.value for node in graph.nodes}.get
     rows = []
     for node in graph.nodes:
