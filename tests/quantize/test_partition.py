@@ -57,7 +57,7 @@ def test_integers_go_in_and_come_out_of_the_middle(net, stock, batches):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        {"dtype_activation": "int16"},
         {"skip_conv_layers": (0, 2), "skip_dense_layer": True},
         {"nbit_input": 4, "rounding": "UPWARD", "weight_granularity": "per_tensor"},
     ],

@@ -32,7 +32,7 @@ def operators(module):
     [
         {},
         {"nbit_weight": 4, "nbit_input": 4},
-        {"asymmetric": True, "rounding": "UPWARD", "weight_granularity": "per_tensor"},
+        {"asymmetric": True, "rounding": "UPWARD", "dtype_activation": "int16"},
     ],
     ids=str,
 )
