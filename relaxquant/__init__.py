@@ -10,12 +10,13 @@ from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
 from .kernels.tuned import Tuned
-from .quantize import QConfig, debug, qconfig, quantize, sensitivity, summary
+from .quantize import Budget, QConfig, debug, qconfig, quantize, sensitivity, summary
 from .tune import tune
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "InputError",
     "Library",
     "ModelError",

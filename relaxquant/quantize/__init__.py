@@ -10,12 +10,14 @@ from .config import QConfig, QuantizeError, qconfig
 from .debug import debug
 from .debug_report import DebugReport
 from .insert_qdq import insert_qdq
+from .mixed import Budget
 from .pipeline import quantize
 from .sensitivity import LayerCost, Sensitivity, sensitivity
 from .summary import SummaryRow, summary
 
 __all__ = [
     "Annotation",
+    "Budget",
     "DebugReport",
     "KeptFloat",
     "LayerCost",

@@ -178,8 +178,8 @@ def _layers_by_end(pair: Pair) -> dict[str, str]:
 def _weight_error(name: str, exact: np.ndarray, node: Node) -> tuple[WeightError, Histogram]:
     """`node` dequantizes the layer's weights."""
     codes, scale = node.constants[0].value.numpy(), node.constants[1].value.numpy()
-    bits = bits_of(codes)
     lowest, highest = int(codes.min()), int(codes.max())
+    bits = bits_of(codes) if codes.dtype == np.int8 else (highest - lowest).bit_length()
     spread = scale.astype(np.float64)
     if spread.ndim:
         shape = [1] * codes.ndim

@@ -106,6 +106,8 @@ class Graph:
 def prepare(mod: IRModule) -> IRModule:
     """A clean copy of a float module: aliases, dead code and operations on constants removed.
 
+    Its tensors have names of their own, which quantization keeps.
+
     Raises
     ------
     QuantizeError
@@ -121,7 +123,14 @@ def prepare(mod: IRModule) -> IRModule:
         mod = transform(mod)
     clean = mod.clone()
     clean["main"] = copy_with_new_vars(mod["main"])
-    return clean
+    return _with_unique_names(clean)
+
+
+def _with_unique_names(mod: IRModule) -> IRModule:
+    """`mod`, where names of tensors tell them apart: frontends give one name to several."""
+    graph = read_graph(mod)
+    names = {node.name for node in graph.nodes}
+    return mod if len(names) == len(graph.nodes) else rebuild(mod, graph)
 
 
 def read_graph(mod: IRModule) -> Graph:

@@ -9,10 +9,12 @@ from tvm import IRModule
 from tvm.target import Target
 
 from .annotate import Annotation, annotate
+from .batches import checked_batches, input_spec
 from .calibrate import CompileFn, calibrate
 from .config import QConfig, QuantizeError
 from .graph import prepare
 from .insert_qdq import insert_qdq
+from .mixed import Budget, choose_bits
 from .partition import partition
 from .simulate import simulate
 
@@ -25,6 +27,7 @@ def quantize(
     progress: bool = False,
     compile_fn: CompileFn | None = None,
     target: str | dict | Target = "native",
+    budget: Budget | float | None = None,
 ) -> IRModule:
     """Quantize a fp32 network after training: annotate, calibrate, insert q/dq.
 
@@ -47,6 +50,10 @@ def quantize(
     target : str, dict or tvm.target.Target
         What the module will be compiled for, which decides ``reduce_range="auto"``; see
         `relaxquant.target.resolve`.
+    budget : Budget or float, optional
+        Mixed precision: bits of weights layer by layer, as few as keep the loss within so many
+        percentage points of top-1 agreement with the fp32 network on the calibration data;
+        `relaxquant.summary` shows them. Takes one run over the data for each layer and candidate.
 
     Returns
     -------
@@ -78,6 +85,17 @@ def quantize(
     if not isinstance(config, QConfig):
         raise QuantizeError(f"config is a {type(config).__name__}: give a QConfig")
     config = config.for_target(target)
+    if budget is not None:
+        calibration = list(checked_batches(calibration, input_spec(mod)))
+        config = choose_bits(
+            mod,
+            config,
+            calibration,
+            budget,
+            compile_fn=compile_fn,
+            progress=progress,
+            target=target,
+        )
     mod = prepare(mod)
     annotation = annotate(mod, config)
     if not annotation.layers:

@@ -169,17 +169,20 @@ def _pairs(qgraph: Graph, mine: dict[str, Node]) -> dict[str, tuple[Node, Codes]
         if node.op != "dequantize" or not node.inputs:
             continue
         quantize = source = qgraph.nodes[node.inputs[0]]
-        lowest, highest = -np.inf, np.inf
+        clip = None
         while source.name not in mine and source.inputs:
-            if source.op == "clip":
-                lowest, highest = (float(arg.value) for arg in source.value.args[1:3])
+            clip = source if source.op == "clip" else clip
             source = qgraph.nodes[source.inputs[0]]
         if quantize.op == "quantize" and source.name in mine:
-            found[source.name] = (node, _codes(quantize, lowest, highest))
+            found[source.name] = (node, codes_of(quantize, clip))
     return found
 
 
-def _codes(quantize: Node, low: float, high: float) -> Codes:
+def codes_of(quantize: Node, clip: Node | None = None) -> Codes:
+    """The integers that a ``R.quantize`` gives, of those of its type the ones a clip leaves."""
+    low, high = -np.inf, np.inf
+    if clip is not None:
+        low, high = (float(arg.value) for arg in clip.value.args[1:3])
     scale, zero_point = (arg.value.numpy() for arg in quantize.value.args[1:3])
     zero_point = int(zero_point.flat[0])
     info = np.iinfo(str(quantize.attrs["out_dtype"]))

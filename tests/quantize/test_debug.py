@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tvm
+from tvm import relax
+from tvm.relax import op as R
 
 import relaxquant as rq
 from relaxquant.quantize import QConfig, QuantizeError
 from relaxquant.quantize.debug import BINS, _Spread
+from relaxquant.quantize.graph import prepare, read_graph
 from relaxquant.quantize.pipeline import quantize
 from tests.quantize.pointwise import (
     LAYERS,
@@ -139,3 +143,38 @@ def test_what_does_not_belong_together_is_refused(net, batches):
         rq.debug(mod, qmod, batches[0][..., :7])
     with pytest.raises(QuantizeError, match="empty"):
         rq.debug(mod, qmod, [])
+
+
+def test_tensors_of_one_name_are_told_apart(stock, batches):
+    """As ONNX and torch frontends name them."""
+    x = relax.Var("x", relax.TensorType((2, 3, 8, 8), "float32"))
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(3, 3, 1, 1)).astype("float32") for _ in range(3)]
+    bindings, value = [], x
+    for weight in weights:
+        call = relax.BlockBuilder().normalize(R.nn.conv2d(value, relax.const(weight)))
+        value = relax.DataflowVar("lv", call.ty)
+        bindings.append(relax.VarBinding(value, call))
+    out = relax.Var("gv", value.ty)
+    block = relax.DataflowBlock([*bindings, relax.VarBinding(out, value)])
+    function = relax.Function([x], relax.SeqExpr([block], out), out.ty)
+    mod = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    names = [layer.name for layer in read_graph(prepare(mod)).nodes]
+    assert len(set(names)) == 4
+    config = QConfig.best(layer_bits={names[2]: 2})
+    qmod = quantize(mod, config, batches, compile_fn=stock)
+    assert [row.weight_bits for row in rq.debug(mod, qmod, batches).layers] == [0, 8, 2, 8]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"nbit_weight": 16, "nbit_input": 16}, {"dtype_activation": "int16"}, {"rounding": "UPWARD"}],
+)
+def test_other_forms_of_qdq(net, stock, batches, settings):
+    mod = net(pointwise)
+    qmod = quantize(mod, QConfig.best(**settings), batches, compile_fn=stock)
+    report = rq.debug(mod, qmod, batches)
+    assert {"x", "r0", "r1", "out"} <= {layer.tensor for layer in report.layers}
+    assert min(layer.own_sqnr for layer in report.layers) > 15  # sums of 16 bits saturate
+    alone = rq.sensitivity(mod, batches, QConfig.best(**settings))
+    assert min(row.sqnr for row in alone) > 15
