@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .few_bits import bit_serial_work, lookup_work
 from .intrinsics import InstructionSet
+from .short_sums import run_of
 from .spec import ConvSpec, ConvWeights
 from .weight_bits import bits_of
 
@@ -31,8 +32,11 @@ def _winograd_pays_off(spec: ConvSpec, _weights: ConvWeights, _isa: InstructionS
     return is_fp32 and min(spec.out.height, spec.out.width) >= 4
 
 
-def _winograd_int_pays_off(spec: ConvSpec, _weights: ConvWeights, isa: InstructionSet) -> bool:
+def _winograd_int_pays_off(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> bool:
     """Where two int16 products take fewer instructions than four of bytes: not with VNNI.
+
+    Nor where few bits let direct convolution sum in int16: as fast (0.95 to 1.4 times, measured
+    with AVX2), and its weights lie packed instead of in 3.6 bytes each.
 
     Measured with AVX2 and AVX-512: 1.4 to 1.65 times as fast from 48 channels on, as fast for 32
     (where the transforms weigh more) and for images of 7 x 7 (where reading the weights does).
@@ -41,13 +45,15 @@ def _winograd_int_pays_off(spec: ConvSpec, _weights: ConvWeights, isa: Instructi
     if not is_int8 or isa.pair_dot is None or isa.pair_dot.cost >= isa.dots[0].cost:
         return False
     channels = min(spec.data.channels, spec.out.channels)
-    return channels >= 32 and min(spec.out.height, spec.out.width) >= 8
+    if channels < 32 or min(spec.out.height, spec.out.width) < 8:
+        return False
+    return not run_of(spec, weights, isa)
 
 
 # Instructions, as `few_bits` counts them, that take as long as the direct schedule does for the
 # same products of few bits; measured on Zen 4, which runs all of these sets. Others were not
 # measured.
-FEW_BITS_WORTH = {"avx512_vbmi": 9.0, "avx512_vnni": 5.5, "avx512": 7.8, "avx2": 9.0}
+FEW_BITS_WORTH = {"avx512_vbmi": 9.0, "avx512_vnni": 5.5, "avx512": 7.8, "avx2": 7.5}
 MARGIN = 0.87
 
 
@@ -61,9 +67,10 @@ def _lookup_pays_off(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) 
     """Weights of 1 or 2 bits, as far as fewer instructions are counted than direct convolution's.
 
     Measured on Zen 4, 3x3 layers of a ResNet-18, against direct convolution of the same bits: w1a4
-    2.2 to 2.7 times as fast with AVX-512 and with AVX2, w2a4 1.3 to 1.5, w1a8 1.1 to 1.4, and w2a8
-    slower (0.7); 1x1 layers gain where each table serves several vectors of output channels.
-    Weights of 3 bits never do: three passes over the tables take as long as to multiply.
+    2.2 to 2.7 times as fast with AVX-512, w2a4 1.3 to 1.5, w1a8 1.1 to 1.4, and w2a8 slower (0.7);
+    with AVX2, whose direct convolution sums few bits in int16, 2.1 to 2.3, 1.0 to 1.2 and 1.15; 1x1
+    layers gain where each table serves several vectors of output channels. Weights of 3 bits never
+    do: three passes over the tables take as long as to multiply.
     """
     if not _few_bits(spec, weights, isa):
         return False

@@ -9,7 +9,8 @@ Loop nest::
           unrolled: every pixel's vector of channels times the tap's vector of weights
         epilogue on the registers, one store
 
-Packing: activations (N, C/16, H, W, 16), or NHWC; weights (C/16, KH, KW, 16). There is no
+Packing: activations (N, C/16, H, W, 16), or NHWC; weights (C/16, KH, KW, 16), in int8 whatever
+their bits: a few for each channel are not worth the decoding. There is no
 reduction over channels, so no dot product helps: each integer is widened to int32 and multiplied
 there.
 

@@ -3,8 +3,9 @@
 ========================== ========== ===========================================================
 name                       precision  what it is
 ========================== ========== ===========================================================
-nchw_spatial_pack          all        direct convolution in register tiles; depthwise, dense on
-                                      several images and the first layer in int8 in own files
+nchw_spatial_pack          all        direct convolution in register tiles; in own files depthwise,
+                                      dense on several images, the first layer in int8, and, for
+                                      few bits, dense on one image and sums in int16
 nchw_simd                  int8       direct convolution in plain vector arithmetic
 nhwc_spatial_pack          fp32       direct convolution from packed patches of NHWC
 nhwc_quantized_interleaved int8       im2col and a GEMM on interleaved panels of NHWC
@@ -18,6 +19,10 @@ reference                  all        scalar loops, takes every layer
 ========================== ========== ===========================================================
 
 All precisions are fp32, int8 and int16.
+
+Weights of fewer than eight bits lie packed in memory for nchw_spatial_pack, but for its depthwise
+kernel, and as nchw_lookup and nchw_bit_serial need them; the other schedules keep them in int8, or
+in int16 where Winograd transforms them.
 
 Which of them a layer gets is said in `choose`.
 """
@@ -36,6 +41,7 @@ from . import (
     dense_packed_nchw_spatial_pack,
     depthwise_nchw_spatial_pack,
     image_nchw_spatial_pack,
+    short_nchw_spatial_pack,
 )
 
 __all__ = [
@@ -52,4 +58,5 @@ __all__ = [
     "dense_packed_nchw_spatial_pack",
     "depthwise_nchw_spatial_pack",
     "image_nchw_spatial_pack",
+    "short_nchw_spatial_pack",
 ]

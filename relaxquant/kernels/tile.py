@@ -63,12 +63,12 @@ def possible_tiles(spec: ConvSpec, isa: InstructionSet, dot: DotProduct | None) 
     registers = dot.tile_registers if dot else isa.tile_registers
     return [
         Tile(vectors, pixels)
-        for vectors in _vector_counts(spec, isa)
+        for vectors in vector_counts(spec, isa)
         for pixels in range(1, min(registers // vectors - 1, spec.out.width) + 1)
     ]
 
 
-def _vector_counts(spec: ConvSpec, isa: InstructionSet) -> list[int]:
+def vector_counts(spec: ConvSpec, isa: InstructionSet) -> list[int]:
     """Vectors of output channels that divide a group's channels evenly."""
     channels = spec.out.padded_channels
     if spec.groups > 1:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from ..tir import T
 from .base import DotProduct, InstructionSet
-from .x86 import pair_dot, saturating_dots, shuffle_lookup, vnni_dot, vnni_pair_dot, widening_dot
+from .x86 import (
+    pair_dot,
+    saturating_dots,
+    short_sums,
+    shuffle_lookup,
+    vnni_dot,
+    vnni_pair_dot,
+    widening_dot,
+)
 
 LANES = 8
+PMADDUBSW = "llvm.x86.avx2.pmadd.ub.sw"
 PMADDWD = "llvm.x86.avx2.pmadd.wd"
 LOOKUP = shuffle_lookup("llvm.x86.avx2.pshuf.b", LANES, registers=14)
 
@@ -21,9 +30,7 @@ AVX2 = InstructionSet(
     lanes=LANES,
     tile_registers=14,
     dots=(
-        *saturating_dots(
-            "llvm.x86.avx2.pmadd.ub.sw", PMADDWD, LANES, registers={4: 10, 2: 10, 1: 10}
-        ),
+        *saturating_dots(PMADDUBSW, PMADDWD, LANES, registers={4: 10, 2: 10, 1: 10}),
         DotProduct(
             name="vpmaddwd",
             emit=widening_dot(PMADDWD, LANES),
@@ -34,6 +41,7 @@ AVX2 = InstructionSet(
     round_to_int=_round_to_int,
     in_flight=7,  # measured on Zen 4: 1x7 leaves chained dot products the registers they need
     pair_dot=pair_dot(PMADDWD, LANES, registers=12),
+    short_sums=short_sums(PMADDUBSW, PMADDWD, LANES, registers=10),
     lookup=LOOKUP,
 )
 

@@ -168,6 +168,29 @@ class BitCount:
 
 
 @dataclass(frozen=True)
+class ShortSums:
+    """A way to keep sums of u8 x s8 products in int16 until they are widened, many fours later.
+
+    Parameters
+    ----------
+    name : str
+        The instruction that multiplies, as shown in ``lib.kernels``.
+    add : callable
+        ``add(short, x, w)`` with ``short`` int16 x 2 lanes, ``x`` and ``w`` as for a `DotProduct`;
+        returns the new ``short``. Exact where no sum of an int16 lane leaves its range.
+    widen : callable
+        ``widen(acc, short)``: adds both int16 of each lane to ``acc``, int32 x lanes.
+    tile_registers : int
+        Registers for accumulators and weights of a tile.
+    """
+
+    name: str
+    add: Callable = field(repr=False)
+    widen: Callable = field(repr=False)
+    tile_registers: int
+
+
+@dataclass(frozen=True)
 class InstructionSet:
     """What schedules need to know of a CPU.
 
@@ -192,6 +215,8 @@ class InstructionSet:
         Time of a load in that of a multiply-add; the two run side by side.
     pair_dot : PairDot, optional
         What sums int16 products; without one, schedules that need it do not apply.
+    short_sums : ShortSums, optional
+        Where long sums in int16 are faster than any of ``dots``.
     lookup : TableLookup, optional
         What looks up bytes in tables, as ``pair_dot``.
     bit_count : BitCount, optional
@@ -207,6 +232,7 @@ class InstructionSet:
     in_flight: int = 8
     load_cost: float = 1.0
     pair_dot: PairDot | None = field(repr=False, default=None)
+    short_sums: ShortSums | None = field(repr=False, default=None)
     lookup: TableLookup | None = field(repr=False, default=None)
     bit_count: BitCount | None = field(repr=False, default=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tir import T, splat
-from .base import DotProduct, PairDot, TableLookup
+from .base import DotProduct, PairDot, ShortSums, TableLookup
 
 
 def saturating_dots(
@@ -28,14 +28,14 @@ def saturating_dots(
         `DotProduct.tile_registers` for each length of a chain, 1 for none.
     """
 
+    pairs, widen = _pairs(pmaddubsw, lanes), _widen(pmaddwd, lanes)
+
     def emit_chain(acc, xs, ws):
         sums = None
         for x, w in zip(xs, ws, strict=True):
-            bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(x, lanes))
-            pairs = T.call_llvm_pure_intrin(f"int16x{2 * lanes}", pmaddubsw, bytes_, w)
-            sums = pairs if sums is None else sums + pairs
-        ones = splat(1, "int16", 2 * lanes)
-        return acc + T.call_llvm_pure_intrin(f"int32x{lanes}", pmaddwd, sums, ones)
+            products = pairs(x, w)
+            sums = products if sums is None else sums + products
+        return widen(acc, sums)
 
     return tuple(
         DotProduct(
@@ -48,6 +48,41 @@ def saturating_dots(
             emit_chain=emit_chain,
         )
         for chain in sorted(registers, reverse=True)
+    )
+
+
+def _pairs(pmaddubsw: str, lanes: int) -> Callable:
+    """``pairs(x, w)``: neighbouring products added in int16."""
+
+    def emit(x, w):
+        bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(x, lanes))
+        return T.call_llvm_pure_intrin(f"int16x{2 * lanes}", pmaddubsw, bytes_, w)
+
+    return emit
+
+
+def _widen(pmaddwd: str, lanes: int) -> Callable:
+    """``widen(acc, sums)``: both int16 of each lane added to the int32."""
+
+    def emit(acc, sums):
+        ones = splat(1, "int16", 2 * lanes)
+        return acc + T.call_llvm_pure_intrin(f"int32x{lanes}", pmaddwd, sums, ones)
+
+    return emit
+
+
+def short_sums(pmaddubsw: str, pmaddwd: str, lanes: int, registers: int) -> ShortSums:
+    """``vpmaddubsw`` + ``vpaddw``: two instructions for ``4 * lanes`` MACs, and a widening seldom.
+
+    A saturating ``vpaddsw`` would give the same sums, but shares the multiplier's two ports on
+    Zen 4: 117 GMAC/s instead of 188.
+    """
+    pairs = _pairs(pmaddubsw, lanes)
+    return ShortSums(
+        name="vpmaddubsw",
+        add=lambda short, x, w: short + pairs(x, w),
+        widen=_widen(pmaddwd, lanes),
+        tile_registers=registers,
     )
 
 
