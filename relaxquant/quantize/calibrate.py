@@ -81,8 +81,8 @@ def calibrate(
     first = next(checked)  # before anything is compiled, which takes long
     observer, range_of = calibrator(config)
     observers = {node: observer() for node in nodes}
-    run = _observed_runner(mod, annotation, nodes, spec, compile_fn)
-    for sample in samples(_tracked(chain([first], checked), batches, progress), spec):
+    run = observed_runner(mod, annotation, nodes, spec, compile_fn)
+    for sample in samples(tracked(chain([first], checked), batches, "calibrate", progress), spec):
         for node, values in run(sample).items():
             _update(observers[node], values, annotation.graph.nodes[node].name)
     return {node: range_of(o, _form(tensors[node], config)) for node, o in observers.items()}
@@ -111,7 +111,7 @@ def observed_module(
     return relax.transform.DeadCodeElimination()(observed)
 
 
-def _observed_runner(
+def observed_runner(
     mod: IRModule,
     annotation: Annotation,
     nodes: Sequence[int],
@@ -140,9 +140,10 @@ def _compile_native(mod: IRModule) -> Runner:
     return relaxquant.compile(mod, target="native", executor="graph")
 
 
-def _tracked(checked: Iterator, batches, progress: bool) -> Iterable:
+def tracked(checked: Iterator, batches, words: str, progress: bool) -> Iterable:
+    """`checked` with a progress bar that knows how many `batches` there are, if they tell."""
     total = length_hint(batches, 0) or None
-    return track(checked, "calibrate", total=total, disable=not progress)
+    return track(checked, words, total=total, disable=not progress)
 
 
 def samples(batches: Iterable[np.ndarray], spec: InputSpec) -> Iterator[np.ndarray]:

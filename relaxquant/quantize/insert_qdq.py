@@ -10,16 +10,19 @@ from tvm.relax import op as R
 
 from ..qdq import round_before
 from .annotate import Annotation
-from .config import QConfig, QuantizeError
-from .graph import Node, rebuild
-from .int32_budget import find_budget
+from .config import QConfig
+from .graph import RESULT, Node, rebuild
+from .integers import Integers
+from .layer_weights import LayerWeights
 from .operators import LAYERS
-from .scales import Codes, Range, activation_codes
-from .weights import bias_safe_scale, quantize_weight, weight_levels
 
 
 def insert_qdq(
-    mod: IRModule, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]
+    mod: IRModule,
+    annotation: Annotation,
+    config: QConfig,
+    integers: Integers,
+    weights: Mapping[int, LayerWeights],
 ) -> IRModule:
     """Turn an annotated and calibrated fp32 module into QDQ Relax.
 
@@ -37,42 +40,47 @@ def insert_qdq(
     annotation : Annotation
         What `annotate` said of it.
     config : QConfig
-        `weight_granularity`, `weight_scale`, `nbit_weight`, `layer_bits`, `ternary`,
-        `reduce_range`, `rounding`, `round_for_shift`, `nbit_activation` and `dtype_activation` act
-        here.
-    ranges : mapping of int to Range
-        What `calibrate` found.
+        `rounding`, `round_for_shift`, `nbit_activation` and `dtype_activation` act here.
+    integers : Integers
+        Of the activations: what `find_integers` made of the ranges.
+    weights : mapping of int to LayerWeights
+        What `quantize_layers` made of the weights.
 
     Returns
     -------
     IRModule
         The QDQ module, which TVM's own pipeline can build, too.
-
-    Raises
-    ------
-    QuantizeError
-        If a weight is NaN or infinite.
     """
-    writer = _Writer(annotation, config, ranges)
+    writer = _Writer(annotation, config, integers, weights)
     return rebuild(mod, annotation.graph, reads=writer.reads, rewrite=writer.rewrite)
 
 
 class _Writer:
     """The two hooks of `rebuild`."""
 
-    def __init__(self, annotation: Annotation, config: QConfig, ranges: Mapping[int, Range]):
-        self.annotation, self.config, self.ranges = annotation, config, ranges
-        self.budget = find_budget(annotation, config, ranges)
-        self.weight_scales: dict[int, np.ndarray] = {}  # of the layers written so far, (channels,)
+    def __init__(
+        self,
+        annotation: Annotation,
+        config: QConfig,
+        integers: Integers,
+        weights: Mapping[int, LayerWeights],
+    ):
+        self.annotation, self.config = annotation, config
+        self.integers, self.weights = integers, weights
+        chains = annotation.layers.values()
+        self.layer_of_bias = {chain.bias: chain.root for chain in chains if chain.bias is not None}
 
     def reads(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
         """Emit the pairs of `node`, if it has any; return what operators read."""
-        if node.index in self.weight_scales and self.config.sum_bits < 32:
+        if node.index in self.weights and self.config.sum_bits < 32:
             var = self._narrow_sum(bb, node, var)
+        shift = self._shift_alone(node)
+        if shift is not None and RESULT not in self.annotation.graph.consumers[node.index]:
+            var = bb.emit(R.add(var, shift), name_hint=f"{node.name}_bias")
         tensor = self.annotation.tensors.get(node.index)
         if tensor is None:
             return var
-        codes = self._codes(node.index)
+        codes = self.integers.codes(node.index)
         if tensor.is_calibrated and node.op != "input":
             var = round_before(bb, var, codes.scale, self.config.activation_rounding, node.name)
         if tensor.is_calibrated and not codes.fill_dtype:
@@ -86,50 +94,49 @@ class _Writer:
         return bb.emit(dequantized, name_hint=f"{node.name}_dq")
 
     def rewrite(self, bb: relax.BlockBuilder, node: Node, call: relax.Call) -> relax.Expr:
-        """Give a quantized layer its integer weights."""
-        if node.index not in self.annotation.layers:
+        """Give a quantized layer its integer weights, and its bias what corrects it."""
+        if node.index in self.layer_of_bias:
+            return self._with_bias(node, call)
+        if node.index not in self.weights:
             return call
-        quantized, scale = self._weight(node)
-        parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, quantized.dtype)))
-        weight = R.dequantize(relax.const(quantized), *parameters, axis=LAYERS[node.op])
+        found = self.weights[node.index]
+        zero = np.zeros(found.scale.shape, found.quantized.dtype)
+        parameters = (relax.const(found.scale), relax.const(zero))
+        weight = R.dequantize(relax.const(found.quantized), *parameters, axis=LAYERS[node.op])
         weight = bb.emit(weight, name_hint=f"{node.name}_weight")
-        self.weight_scales[node.index] = np.broadcast_to(scale, quantized.shape[LAYERS[node.op]])
-        return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+        layer = relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
+        shift = self._shift_alone(node)
+        if shift is None or RESULT not in self.annotation.graph.consumers[node.index]:
+            return layer
+        return R.add(bb.emit(layer, name_hint=f"{node.name}_sum"), shift)
+
+    def _with_bias(self, node: Node, call: relax.Call) -> relax.Call:
+        layer = self.layer_of_bias[node.index]
+        shift = self.weights[layer].shift
+        if shift is None:
+            return call
+        (old,) = node.constants
+        bias = self.annotation.bias_of(layer) + shift
+        new = relax.const(bias.reshape(self._bias_shape(layer)))
+        args = [new if arg.same_as(old) else arg for arg in call.args]
+        return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+    def _bias_shape(self, layer: int) -> list[int]:
+        return [1, -1, 1, 1] if self.annotation.graph.nodes[layer].op == "nn.conv2d" else [-1]
+
+    def _shift_alone(self, node: Node) -> relax.Expr | None:
+        """What corrects the mean of a layer that has no bias; None for others."""
+        found = self.weights.get(node.index)
+        if found is None or found.shift is None or node.index in self.layer_of_bias.values():
+            return None
+        return relax.const(found.shift.reshape(self._bias_shape(node.index)))
 
     def _narrow_sum(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
         """A layer's sum as an integer of `QConfig.sum_bits` holds it, saturated."""
-        data_scale = self._codes(node.inputs[0]).scale
-        scale = (data_scale * self.weight_scales[node.index]).astype(np.float32)
+        scale = self.weights[node.index].scale * self.integers.data_codes(node.index).scale
+        scale = np.broadcast_to(scale, node.shape[1]).astype(np.float32)
         dtype = f"int{self.config.sum_bits}"
         parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, dtype)))
         narrow = R.quantize(var, *parameters, axis=1, out_dtype=dtype)
         narrow = bb.emit(narrow, name_hint=f"{node.name}_{dtype}")
         return bb.emit(R.dequantize(narrow, *parameters, axis=1), name_hint=f"{node.name}_sum")
-
-    def _codes(self, index: int) -> Codes:
-        # Of the tensor it shares the scale with, type and zero point too.
-        tensor = self.annotation.tensors[self.annotation.tensors[index].shares]
-        largest = self.budget.largest.get(tensor.node)
-        return activation_codes(self.ranges[tensor.node], tensor.dtype, tensor.nbit, largest)
-
-    def _weight(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
-        """Integers and scales."""
-        config = self.config.for_layer(node.name)
-        per_channel = config.weight_granularity == "per_channel"
-        axis = LAYERS[node.op]
-        bias = self.annotation.bias_of(node.index)
-        smallest = np.maximum(
-            bias_safe_scale(bias, self._codes(node.inputs[0]).scale),
-            self.budget.smallest_scale.get(node.index, 0),
-        )
-        weight = node.constants[0].value.numpy()
-        try:
-            return quantize_weight(
-                weight,
-                axis if per_channel else None,
-                weight_levels(config),
-                smallest,
-                config.weight_scale,
-            )
-        except QuantizeError as error:
-            raise QuantizeError(f"layer '{node.name}': {error}") from error

@@ -22,7 +22,7 @@ from .config import QConfig
 from .graph import Node
 from .operators import LAYERS
 from .scales import Range, positive_codes, scale_of
-from .weights import weight_levels, weight_scales
+from .weights import quantize_weight, weight_levels
 
 ROOM = INT32_MAX * (1 - 2.0**-12)
 """What may be used: scales are float32, and the bias may still be corrected a little."""
@@ -103,7 +103,9 @@ def _load(annotation: Annotation, node: Node, config: QConfig, tensor: int, foun
     config = config.for_layer(node.name)
     axis, levels = LAYERS[node.op], weight_levels(config)
     per_channel = config.weight_granularity == "per_channel"
-    scale = weight_scales(weight, axis if per_channel else None, levels, config.weight_scale)
+    scale = quantize_weight(
+        weight, axis if per_channel else None, levels, 0.0, config.weight_scale
+    )[1]
     magnitudes = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))
     scale = np.broadcast_to(scale, len(magnitudes)).astype(np.float64)
     most = max(levels.highest, -levels.lowest)

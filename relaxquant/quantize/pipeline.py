@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tvm import IRModule
 from tvm.target import Target
@@ -14,9 +14,33 @@ from .calibrate import CompileFn, calibrate
 from .config import QConfig, QuantizeError
 from .graph import prepare
 from .insert_qdq import insert_qdq
-from .mixed import Budget, choose_bits
-from .partition import partition
-from .simulate import simulate
+    qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
+    if config.do_simulation:
+        return simulate(qmod)
+    if config.partition_conversions == "disabled":
+        return qmod
+    fully_integral = config.partition_conversions == "fully_integral"
+    return partition(qmod, annotation, fully_integral=fully_integral)
+
+
+def _quantized(
+    mod: IRModule,
+    annotation: Annotation,
+    config: QConfig,
+    calibration: Iterable | None,
+    compile_fn: CompileFn | None,
+    progress: bool,
+) -> IRModule:
+    if needs_inputs(config) and isinstance(calibration, Iterator):
+        calibration = list(calibration)  # read twice
+    running = {"compile_fn": compile_fn, "progress": progress}
+    ranges = calibrate(mod, annotation, config, calibration, **running)
+    integers = find_integers(annotation, config, ranges)
+    inputs = None
+    if needs_inputs(config):
+        inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
+    weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
+    return insert_qdq(mod, annotation, config, integers, weights)
 
 
 def quantize(
@@ -40,10 +64,35 @@ def quantize(
         Settings; by default those of the ``with`` statement around, else `QConfig.best()`.
     calibration : iterable, optional
         Batches: float32 NumPy arrays or torch tensors of the input's shape, of any size where the
-        batch is symbolic. Read one at a time, and once for each of the chunks that
-        `calibrate_chunk_by` makes. Only mode ``global_scale`` needs none.
+    qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
+    if config.do_simulation:
+        return simulate(qmod)
+    if config.partition_conversions == "disabled":
+        return qmod
+    fully_integral = config.partition_conversions == "fully_integral"
+    return partition(qmod, annotation, fully_integral=fully_integral)
+
+
+def _quantized(
+    mod: IRModule,
+    annotation: Annotation,
+    config: QConfig,
+    calibration: Iterable | None,
+    compile_fn: CompileFn | None,
+    progress: bool,
+) -> IRModule:
+    if needs_inputs(config) and isinstance(calibration, Iterator):
+        calibration = list(calibration)  # read twice
+    running = {"compile_fn": compile_fn, "progress": progress}
+    ranges = calibrate(mod, annotation, config, calibration, **running)
+    integers = find_integers(annotation, config, ranges)
+    inputs = None
+    if needs_inputs(config):
+        inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
+    weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
+    return insert_qdq(mod, annotation, config, integers, weights)
     progress : bool
-        Draw a progress bar while calibrating.
+        Draw progress bars.
     compile_fn : callable, optional
         How to run the network for calibration: compiles a module and returns a function from an
         input to the list of outputs. By default `relaxquant.compile` for this machine.
@@ -101,16 +150,33 @@ def quantize(
     if not annotation.layers:
         _warn_nothing(annotation)
         return mod
-    ranges = calibrate(
-        mod, annotation, config, calibration, compile_fn=compile_fn, progress=progress
-    )
-    qmod = insert_qdq(mod, annotation, config, ranges)
+    qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
     if config.do_simulation:
         return simulate(qmod)
     if config.partition_conversions == "disabled":
         return qmod
     fully_integral = config.partition_conversions == "fully_integral"
     return partition(qmod, annotation, fully_integral=fully_integral)
+
+
+def _quantized(
+    mod: IRModule,
+    annotation: Annotation,
+    config: QConfig,
+    calibration: Iterable | None,
+    compile_fn: CompileFn | None,
+    progress: bool,
+) -> IRModule:
+    if needs_inputs(config) and isinstance(calibration, Iterator):
+        calibration = list(calibration)  # read twice
+    running = {"compile_fn": compile_fn, "progress": progress}
+    ranges = calibrate(mod, annotation, config, calibration, **running)
+    integers = find_integers(annotation, config, ranges)
+    inputs = None
+    if needs_inputs(config):
+        inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
+    weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
+    return insert_qdq(mod, annotation, config, integers, weights)
 
 
 def _warn_nothing(annotation: Annotation) -> None:

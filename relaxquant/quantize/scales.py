@@ -68,6 +68,12 @@ class Codes:
         scale = float(self.scale)
         return (self.lowest - self.zero_point) * scale, (self.highest - self.zero_point) * scale
 
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """What float32 `values` become in these integers and back; float32, same shape."""
+        steps = np.rint(values / self.scale)
+        lowest, highest = self.lowest - self.zero_point, self.highest - self.zero_point
+        return np.clip(steps, lowest, highest) * self.scale
+
 
 def activation_codes(found: Range, dtype: str, nbit: int, largest: int | None = None) -> Codes:
     """The integers of an activation.

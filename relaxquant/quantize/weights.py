@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .checks import QuantizeError
+from .clipping import least_error_scale
 from .config import QConfig
 from .scales import MIN_SCALE, power_of_two_above, scale_of
 
@@ -54,6 +55,7 @@ def quantize_weight(
     levels: Levels,
     smallest_scale: np.ndarray | float = 0.0,
     method: str = "max",
+    importance: np.ndarray | float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the scales of weights and round them.
 
@@ -69,6 +71,8 @@ def quantize_weight(
         Lower bound of the scale, one or one for each channel; see `bias_safe_scale`.
     method : str
         As `QConfig.weight_scale`.
+    importance : numpy.ndarray or float
+        For ``"mse"``: what each weight's squared error counts, broadcast to `weight`.
 
     Returns
     -------
@@ -84,7 +88,9 @@ def quantize_weight(
     """
     if not np.isfinite(weight).all():
         raise QuantizeError("weights hold NaN or infinity")
-    scale = weight_scales(weight, axis, levels, method)
+    scale = weight_scales(weight, axis, levels)
+    if method == "mse" and levels.zero:
+        scale = _least_error_scales(weight, axis, levels, scale, importance)
     smallest = np.max(smallest_scale) if axis is None else smallest_scale
     scale = np.maximum(scale, np.float32(smallest))
     if method == "power2":
@@ -92,12 +98,11 @@ def quantize_weight(
     return round_to_levels(weight, scale, axis, levels), scale
 
 
-def weight_scales(weight: np.ndarray, axis: int | None, levels: Levels, method: str) -> np.ndarray:
-    """The scales of weights, before any lower bound.
+def weight_scales(weight: np.ndarray, axis: int | None, levels: Levels) -> np.ndarray:
+    """The smallest scales that clip no weight, before any lower bound.
 
-    ``"max"``, and ``"power2"`` before it is rounded up, is the smallest scale that clips no weight.
-    For one bit every method is the mean magnitude, which leaves the least squared error
-    (Rastegari et al., "XNOR-Net", ECCV 2016). Arguments and result as `quantize_weight`.
+    For one bit it is the mean magnitude, which leaves the least squared error (Rastegari et al.,
+    "XNOR-Net", ECCV 2016), whatever the method. Arguments and result as `quantize_weight`.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     if not levels.zero:
@@ -108,6 +113,27 @@ def weight_scales(weight: np.ndarray, axis: int | None, levels: Levels, method: 
     above = weight.max(axis=others, initial=0).astype(np.float64) / levels.highest
     below = weight.min(axis=others, initial=0).astype(np.float64) / levels.lowest
     return scale_of(np.maximum(above, below), 1)
+
+
+def _least_error_scales(
+    weight: np.ndarray,
+    axis: int | None,
+    levels: Levels,
+    widest: np.ndarray,
+    importance: np.ndarray | float,
+) -> np.ndarray:
+    """Scales for ``"mse"``: see `clipping.least_error_scale`."""
+    channels = (1, -1) if axis is None else (weight.shape[axis], -1)
+
+    def rows(array: np.ndarray) -> np.ndarray:
+        return (array if axis is None else np.moveaxis(array, axis, 0)).reshape(channels)
+
+    def rounding(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return round_to_levels(values, scale, 0, levels)
+
+    spread = np.broadcast_to(np.float32(importance), weight.shape)
+    found = least_error_scale(rows(weight), widest.reshape(-1), rounding, rows(spread))
+    return found.reshape(widest.shape)
 
 
 def round_to_levels(
