@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-DAMPING = 0.01
-"""Added to the diagonal of H, in units of its mean: inputs seen too seldom to be told apart."""
+DAMPING = (0.01, 0.3)
+"""Least and most that is added to the diagonal of H, in units of its mean."""
 
 BLOCK = 128
 """Inputs between two updates of all later ones, which are then one matrix product."""
@@ -26,7 +26,11 @@ Rounding = Callable[[np.ndarray], np.ndarray]
 
 
 def round_compensated(
-    weight: np.ndarray, scale: np.ndarray, gram: np.ndarray, rounding: Rounding
+    weight: np.ndarray,
+    scale: np.ndarray,
+    gram: np.ndarray,
+    rounding: Rounding,
+    damping: float = DAMPING[0],
 ) -> np.ndarray:
     """Round the weights of a layer for the least error of its output.
 
@@ -43,6 +47,9 @@ def round_compensated(
         From weights in units of their scale to the nearest integers allowed; it is called
         with arrays of shape (groups, channels).
 
+    damping : float
+        See `damping_for`.
+
     Returns
     -------
     numpy.ndarray
@@ -53,7 +60,7 @@ def round_compensated(
     gram = np.take_along_axis(gram, order[:, :, None], 1)
     gram = np.take_along_axis(gram, order[:, None, :], 2)
     steps = np.take_along_axis(weight / scale[..., None], order[:, None, :], 2)
-    rounded = _round_in_order(steps, feedback(gram), rounding)
+    rounded = _round_in_order(steps, feedback(gram, damping), rounding)
     return np.take_along_axis(rounded, back[:, None, :], 2)
 
 
@@ -74,18 +81,27 @@ def _round_in_order(steps: np.ndarray, upper: np.ndarray, rounding: Rounding) ->
     return rounded
 
 
-def feedback(gram: np.ndarray) -> np.ndarray:
+def damping_for(inputs: int, columns: int) -> float:
+    """What to add to the diagonal of H, in units of its mean, to trust it only as far as it goes.
+
+    Second moments of few columns show correlations that other images do not have. On layers of
+    ResNet-50 and 60 images, the output error on other images was least about here.
+    """
+    return float(np.clip(inputs / max(columns, 1), *DAMPING))
+
+
+def feedback(gram: np.ndarray, damping: float = DAMPING[0]) -> np.ndarray:
     """``U`` of ``gram = U D U^T`` after damping: unit upper triangular, float32, same shape."""
     diagonal = np.einsum("gii->gi", gram)
     mean = diagonal.mean(axis=1)
-    damping = DAMPING * np.where(mean > 0, mean, 1.0)
+    added = damping * np.where(mean > 0, mean, 1.0)
     eye = np.eye(gram.shape[1], dtype=gram.dtype)
     reverse = (slice(None), slice(None, None, -1), slice(None, None, -1))
     while True:
         try:
-            lower = np.linalg.cholesky((gram + damping[:, None, None] * eye)[reverse])
+            lower = np.linalg.cholesky((gram + added[:, None, None] * eye)[reverse])
         except np.linalg.LinAlgError:
-            damping = damping * 10
+            added = added * 10
         else:
             upper = lower[reverse]
             return (upper / np.einsum("gii->gi", upper)[:, None, :]).astype(np.float32)

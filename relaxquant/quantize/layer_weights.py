@@ -9,7 +9,7 @@ import numpy as np
 from rich.progress import track
 
 from .annotate import Annotation
-from .compensate import refit_scale, round_compensated
+from .compensate import damping_for, refit_scale, round_compensated
 from .config import QConfig, QuantizeError
 from .graph import Node
 from .integers import Integers
@@ -116,10 +116,12 @@ def _compensated(
     _, scale = quantize_weight(weight, axis, levels, smallest, config.weight_scale, spread)
     scales = np.broadcast_to(scale, weight.shape[LAYERS[node.op]]).reshape(matrix.shape[:2])
 
+    damping = damping_for(gram.shape[1], inputs.count)
+
     def rounding(steps: np.ndarray) -> np.ndarray:
         return round_to_levels(steps, np.float32(1), None, levels)
 
-    codes = round_compensated(matrix, scales, gram, rounding)
+    codes = round_compensated(matrix, scales, gram, rounding, damping)
     if axis is not None and config.weight_scale == "mse":
         scale = refit_scale(matrix, codes, scales, gram).reshape(-1)
         scale = np.maximum(scale, np.float32(smallest))
