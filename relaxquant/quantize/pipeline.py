@@ -14,33 +14,12 @@ from .calibrate import CompileFn, calibrate
 from .config import QConfig, QuantizeError
 from .graph import prepare
 from .insert_qdq import insert_qdq
-    qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
-    if config.do_simulation:
-        return simulate(qmod)
-    if config.partition_conversions == "disabled":
-        return qmod
-    fully_integral = config.partition_conversions == "fully_integral"
-    return partition(qmod, annotation, fully_integral=fully_integral)
-
-
-def _quantized(
-    mod: IRModule,
-    annotation: Annotation,
-    config: QConfig,
-    calibration: Iterable | None,
-    compile_fn: CompileFn | None,
-    progress: bool,
-) -> IRModule:
-    if needs_inputs(config) and isinstance(calibration, Iterator):
-        calibration = list(calibration)  # read twice
-    running = {"compile_fn": compile_fn, "progress": progress}
-    ranges = calibrate(mod, annotation, config, calibration, **running)
-    integers = find_integers(annotation, config, ranges)
-    inputs = None
-    if needs_inputs(config):
-        inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
-    weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
-    return insert_qdq(mod, annotation, config, integers, weights)
+from .integers import find_integers
+from .layer_inputs import needs_inputs, observe_inputs
+from .layer_weights import quantize_layers
+from .mixed import Budget, choose_bits
+from .partition import partition
+from .simulate import simulate
 
 
 def quantize(
@@ -64,33 +43,8 @@ def quantize(
         Settings; by default those of the ``with`` statement around, else `QConfig.best()`.
     calibration : iterable, optional
         Batches: float32 NumPy arrays or torch tensors of the input's shape, of any size where the
-    qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
-    if config.do_simulation:
-        return simulate(qmod)
-    if config.partition_conversions == "disabled":
-        return qmod
-    fully_integral = config.partition_conversions == "fully_integral"
-    return partition(qmod, annotation, fully_integral=fully_integral)
-
-
-def _quantized(
-    mod: IRModule,
-    annotation: Annotation,
-    config: QConfig,
-    calibration: Iterable | None,
-    compile_fn: CompileFn | None,
-    progress: bool,
-) -> IRModule:
-    if needs_inputs(config) and isinstance(calibration, Iterator):
-        calibration = list(calibration)  # read twice
-    running = {"compile_fn": compile_fn, "progress": progress}
-    ranges = calibrate(mod, annotation, config, calibration, **running)
-    integers = find_integers(annotation, config, ranges)
-    inputs = None
-    if needs_inputs(config):
-        inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
-    weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
-    return insert_qdq(mod, annotation, config, integers, weights)
+        batch is symbolic. Read one at a time, and once for each of the chunks that
+        `calibrate_chunk_by` makes. Only mode ``global_scale`` needs none.
     progress : bool
         Draw progress bars.
     compile_fn : callable, optional
