@@ -76,7 +76,10 @@ class Peak:
         return self.gmacs[instructions, threads]
 
     def fastest(self, precision: str, threads: int | None = None) -> float:
-        """GMAC/s of ``"fp32"``, or of the fastest instructions for ``"int8"``."""
+        """GMAC/s of ``"fp32"``, or of the fastest instructions for ``"int8"``.
+
+        ``"int16"`` is given that of int8 too: a limit, which its products cannot come near.
+        """
         if precision == "fp32":
             return self.rate(FP32, threads)
         return max(self.rate(name, threads) for name in self.instructions if name != FP32)

@@ -109,6 +109,15 @@ def test_one_layer_alone_may_have_16_bits(net, batches):
     assert layers["stem"].precision == layers["last"].precision == "int8"
 
 
+def test_bytes_may_be_stored_as_int16(net, batches):
+    module = net(network)
+    config = QConfig.best(dtype_input="int16", calibrate_mode="min_max")
+    qmodule = quantize(module, config, batches)
+    layers = {layer.label: layer.spec.precision for layer in conv_layers(qmodule)}
+    assert set(layers.values()) == {"int16"}
+    assert {largest_of(qmodule, label) for label in layers} == {127, 255}
+
+
 @pytest.mark.parametrize(
     "settings, dtype",
     [
@@ -118,14 +127,13 @@ def test_one_layer_alone_may_have_16_bits(net, batches):
         ({"nbit_activation": 16}, "int16"),
         ({"nbit_activation": 8, "dtype_activation": "int16"}, "int8"),
         ({"nbit_activation": 16, "dtype_activation": "int8"}, "int8"),
+        ({"dtype_activation": "int16", "weight_granularity": "per_tensor"}, "int16"),
     ],
 )
-@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
-def test_sums_of_fewer_bits(settings, dtype, granularity, net, batches, stock):
+def test_sums_of_fewer_bits(settings, dtype, net, batches, stock):
     """The narrower of both fields counts; all sums saturate, in the module and in the kernels."""
     module = net(network)
-    settings = {"weight_granularity": granularity, "reduce_range": False, **settings}
-    config = QConfig.best(calibrate_mode="min_max", **settings)
+    config = QConfig.best(calibrate_mode="min_max", reduce_range=False, **settings)
     qmodule = quantize(module, config, batches)
     text = qmodule.script(show_meta=False)
     assert text.count(f'out_dtype="{dtype}"') >= 5 if dtype else 'out_dtype="int16"' not in text
