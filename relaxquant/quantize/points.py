@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tvm import IRModule
 
+from ..parts import joined
 from .chains import Chain, find_chains
 from .checks import QuantizeError
 from .graph import RESULT, Graph, Node, prepare, read_graph
@@ -116,6 +117,7 @@ def match(mod: IRModule, qmod: IRModule) -> Pair:
         If `qmod` is not quantized, or not from `mod`.
     """
     mod = prepare(mod)
+    qmod = joined(qmod)
     graph, qgraph = read_graph(mod), read_graph(qmod)
     _check_quantized(qgraph)
     theirs = {node.name: node for node in qgraph.nodes}

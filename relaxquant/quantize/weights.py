@@ -25,28 +25,28 @@ class Levels:
         The ends.
     zero : bool
         Whether 0 is one of them; not so for one bit, which is -1 and 1.
+    dtype : str
+        The type that stores them: ``"int8"`` or ``"int16"``.
     """
 
     lowest: int
     highest: int
     zero: bool = True
-
-    @property
-    def dtype(self) -> str:
-        """The type that stores them: ``"int8"`` or ``"int16"``."""
-        return "int8" if self.highest <= 127 else "int16"
+    dtype: str = "int8"
 
 
 def weight_levels(config: QConfig) -> Levels:
-    """The levels that `nbit_weight`, `ternary` and `reduce_range` ask for.
+    """The levels that `nbit_weight`, `ternary`, `reduce_range` and `dtype_weight` ask for.
 
     One bit is -1 and 1; two are -2 to 1, or -1 to 1 if ternary; more are symmetric.
     """
+    smallest = "int8" if config.nbit_weight <= 8 else "int16"
+    dtype = smallest if config.dtype_weight == "auto" else config.dtype_weight
     if config.nbit_weight == 1:
-        return Levels(-1, 1, zero=False)
+        return Levels(-1, 1, zero=False, dtype=dtype)
     if config.nbit_weight == 2:
-        return Levels(-1 if config.ternary else -2, 1)
-    return Levels(-config.weight_qmax, config.weight_qmax)
+        return Levels(-1 if config.ternary else -2, 1, dtype=dtype)
+    return Levels(-config.weight_qmax, config.weight_qmax, dtype=dtype)
 
 
 def quantize_weight(

@@ -59,6 +59,20 @@ def test_weight_scale(net):
     assert scale("max") < scale("power2") < 2 * scale("max")
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"dtype_weight": "int8"}, "int8"),
+        ({"dtype_weight": "auto"}, "int8"),
+        ({"dtype_weight": "int16"}, "int16"),
+        ({"dtype_weight": "auto", "nbit_weight": 16, "dtype_input": "int16"}, "int16"),
+    ],
+)
+def test_dtype_weight(net, settings, expected):
+    rows = summary(quantize(net(two), QConfig(skip_conv_layers=None, **settings)))
+    assert {row.dtype for row in rows if row.producer == "weight"} == {expected}
+
+
 class Data:
     """Batches that count how often they are read."""
 
