@@ -48,13 +48,15 @@ def _one_symbol_each(function: relax.Function) -> relax.Function:
 
 def sum_to_int32(bb: relax.BlockBuilder, value: relax.Var, unit: np.ndarray) -> relax.Var:
     """Emit a layer's sum as multiples of `unit`, which broadcasts over it."""
-    steps = bb.emit(R.divide(value, relax.const(unit)))
-    return bb.emit(R.astype(bb.emit(R.round(steps)), "int32"), name_hint=f"{value.name}_sum")
+    steps = bb.emit(R.divide(value, relax.const(unit)), name_hint=f"{value.name}_steps")
+    whole = bb.emit(R.round(steps), name_hint=f"{value.name}_whole")
+    return bb.emit(R.astype(whole, "int32"), name_hint=f"{value.name}_sum")
 
 
 def sum_from_int32(bb: relax.BlockBuilder, steps: relax.Var, unit: np.ndarray) -> relax.Var:
     """Emit the inverse of `sum_to_int32`."""
-    return bb.emit(R.multiply(bb.emit(R.astype(steps, "float32")), relax.const(unit)))
+    whole = bb.emit(R.astype(steps, "float32"), name_hint=f"{steps.name}_float")
+    return bb.emit(R.multiply(whole, relax.const(unit)), name_hint=f"{steps.name}_real")
 
 
 def read_sum(

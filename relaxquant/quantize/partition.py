@@ -147,7 +147,7 @@ def _read_by(graph: Graph, parts: _Parts, index: int, part: str) -> bool:
 
 
 def _hint(node: Node) -> str:
-    """A name for the node's variable; the functions' names are theirs."""
+    """A name for the node's variable in ``main``, where the functions' names are theirs."""
     return f"{node.name}_" if node.name in (PREFIX, MIDDLE, SUFFIX, "main") else node.name
 
 
@@ -156,7 +156,7 @@ class _Emitter:
 
     def __init__(self, qmod: IRModule, graph: Graph, parts: _Parts):
         self.qmod, self.graph, self.parts = qmod, graph, parts
-        self.bb = relax.BlockBuilder()
+        self.bb = relax.BlockBuilder()  # one for each function, so that tensors keep their names
 
     def emit(self) -> IRModule:
         """The partitioned module."""
@@ -164,11 +164,13 @@ class _Emitter:
         inputs = [node.index for node in self.graph.nodes if node.op == "input"]
         into_middle = self._read_in(MIDDLE, parts.from_prefix)
         into_suffix = self._read_in(SUFFIX, parts.from_prefix)
-        functions = (
-            self._function(PREFIX, inputs, parts.from_prefix),
-            self._function(MIDDLE, into_middle, parts.from_middle),
-            self._function(SUFFIX, [*parts.from_middle, *into_suffix], None),
-        )
+        bodies = {
+            PREFIX: self._function(PREFIX, inputs, parts.from_prefix),
+            MIDDLE: self._function(MIDDLE, into_middle, parts.from_middle),
+            SUFFIX: self._function(SUFFIX, [*parts.from_middle, *into_suffix], None),
+        }
+        self.bb = relax.BlockBuilder()
+        functions = [self.bb.add_func(body, name) for name, body in bodies.items()]
         params = [relax.Var(param.name, param.ty) for param in main.params]
         attrs = dict(main.attrs) if main.attrs else None
         with self.bb.function("main", params, attrs=attrs):
@@ -179,9 +181,13 @@ class _Emitter:
                 )
                 arguments = [middle[i] for i in parts.from_middle]
                 arguments += [prefix[i] for i in into_suffix]
-                output = self.bb.emit_output(relax.Call(functions[2], arguments))
+                output = self.bb.emit_output(relax.Call(functions[2], arguments), self._result())
             self.bb.emit_func_output(output)
         return self._with_others(self.bb.get())
+
+    def _result(self) -> str:
+        index = self.graph.index_of.get(self.graph.result)
+        return "result" if index is None else _hint(self.graph.nodes[index])
 
     def _with_others(self, built: IRModule) -> IRModule:
         for var, function in self.qmod.functions.items():
@@ -206,8 +212,9 @@ class _Emitter:
                 needed.update(parts.sources_of([node.index]))
         return [index for index in handed if index in needed]
 
-    def _function(self, name: str, inputs: list[int], results: list[int] | None):
+    def _function(self, name: str, inputs: list[int], results: list[int] | None) -> relax.Function:
         """One part: a function of `inputs` that returns the tuple of `results`, or the result."""
+        self.bb = relax.BlockBuilder()
         own: dict[int, relax.Expr] = {}
         params = [self._param(index, name) for index in inputs]
         with self.bb.function(name, params, private=True):
@@ -225,7 +232,9 @@ class _Emitter:
                 else:
                     output = relax.Tuple([self._handed_over(index, name, own) for index in results])
                 output = self.bb.emit_output(output)
-            return self.bb.emit_func_output(output)
+            self.bb.emit_func_output(output)
+        (function,) = self.bb.get().functions.values()
+        return function
 
     def _param(self, index: int, name: str) -> relax.Var:
         node = self.graph.nodes[index]
@@ -240,7 +249,7 @@ class _Emitter:
         return own[index]
 
     def _emit(self, node: Node, own: dict) -> None:
-        own[node.index] = self.bb.emit(self._value(node.value, own), _hint(node))
+        own[node.index] = self.bb.emit(self._value(node.value, own), node.name)
 
     def _value(self, expr: relax.Expr, own: dict) -> relax.Expr:
         """`expr` in a function's own variables, emitting the dequantizes it reads."""
