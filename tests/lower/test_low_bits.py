@@ -41,6 +41,19 @@ def test_equal_to_the_reference_schedule(network, nbit_weight, nbit_input):
     np.testing.assert_array_equal(rq.compile(qmodule, schedule=DIRECT)(network[1]), expected)
 
 
+@pytest.mark.parametrize("schedule", ["nchw_lookup", "nchw_bit_serial", "auto"])
+@pytest.mark.parametrize("nbit_weight, nbit_input", [(1, 4), (2, 1)])
+def test_other_schedules_are_equal_and_store_bits(network, nbit_weight, nbit_input, schedule):
+    qmodule = quantized(network, nbit_weight, nbit_input)
+    library = rq.compile(qmodule, schedule=schedule)
+    expected = rq.compile(qmodule, schedule="reference", threads=1)(network[1])
+    np.testing.assert_array_equal(library(network[1]), expected)
+    kernels = library.kernels.where(op="conv2d")
+    whole = [record for record in kernels[1:] if "3x3" in record.shape]
+    # Of the eight bits of a byte six at least are used, but for the last table of a pixel.
+    assert all(r.weight_bytes <= 128 * 128 * 9 * nbit_weight / 5 for r in whole)
+
+
 def test_records_tell_bits_and_bytes(network):
     kernels = rq.compile(quantized(network, 4, 3), schedule=DIRECT).kernels
     inside = kernels.where(op="conv2d", schedule=DIRECT)
