@@ -47,13 +47,14 @@ def arithmetic(isa: InstructionSet) -> Arithmetic:
     """float32 multiply-adds."""
     return Arithmetic(
         name="fp32 multiply-add",
-        dtype="float32",
+        data_dtype="float32",
+        weight_dtype="float32",
         acc_dtype="float32",
         depth=1,
         lanes=isa.lanes,
         cost=1,
         registers=isa.tile_registers,
-        multiply_add=lambda acc, x, w: acc + T.broadcast(x, isa.lanes) * w,
+        accumulate=lambda acc, xs, ws: acc + T.broadcast(*xs, isa.lanes) * ws[0],
         finish=lambda value: value,
     )
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import winograd
 from .epilogue import conv_arguments
 from .intrinsics import InstructionSet
 from .registry import Implementation, register
@@ -54,13 +55,14 @@ def arithmetic(isa: InstructionSet) -> Arithmetic:
     dot = isa.pair_dot
     return Arithmetic(
         name=dot.name,
-        dtype="int16",
+        data_dtype="int16",
+        weight_dtype="int16",
         acc_dtype="int32",
         depth=2,
         lanes=LANES,
         cost=dot.cost,
         registers=dot.tile_registers,
-        multiply_add=dot.emit,
+        accumulate=lambda acc, xs, ws: dot.emit(acc, *xs, *ws),
         finish=lambda value: T.shift_right(value, splat(2, "int32", isa.lanes)),
     )
 
@@ -83,10 +85,7 @@ def largest_sum(weight: np.ndarray) -> int:
         (O, I, 3, 3), int8.
     """
     transformed = np.abs(TRANSFORM.weights(weight.astype(np.int64)))
-    products = transformed.sum(axis=1) * data_bounds()
-    (rows,) = TRANSFORM.inverse
-    magnitudes = np.abs(np.einsum("ia,jb->ijab", rows, rows)).reshape(-1, TRANSFORM.points**2)
-    return int((products @ magnitudes.T).max(initial=0))
+    return winograd.largest_sum(TRANSFORM, transformed.sum(axis=1) * data_bounds())
 
 
 def sums_fit(weight: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ nchw_winograd_int          int8       3x3 of stride 1 by F(2x2, 3x3) in exact in
                                       2.25 times fewer multiplications, of int16
 nchw_lookup                int8       weights of 1 to 4 bits by look-ups in tables of partial sums
 nchw_bit_serial            int8       weights of 1 to 4 bits by bits of weights and activations
+nchw_winograd_int8         int8       the same in bytes, where few bits allow it; weights packed
 reference                  all        scalar loops, takes every layer
 ========================== ========== ===========================================================
 
@@ -34,6 +35,7 @@ from . import (
     conv2d_nchw_spatial_pack,
     conv2d_nchw_winograd,
     conv2d_nchw_winograd_int,
+    conv2d_nchw_winograd_int8,
     conv2d_nhwc_quantized_interleaved,
     conv2d_nhwc_spatial_pack,
     conv2d_reference,
@@ -51,6 +53,7 @@ __all__ = [
     "conv2d_nchw_spatial_pack",
     "conv2d_nchw_winograd",
     "conv2d_nchw_winograd_int",
+    "conv2d_nchw_winograd_int8",
     "conv2d_nhwc_quantized_interleaved",
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",

@@ -53,7 +53,7 @@ class Transform:
 
     def weights(self, weight: np.ndarray) -> np.ndarray:
         """``G g G^T`` of (O, I, 3, 3), in the dtype of ``weight`` times ``G``: (O, I, points^2)."""
-        transformed = np.einsum("ai,ocij,bj->ocab", self.weight, weight, self.weight)
+        transformed = self.weight @ weight @ self.weight.T
         return transformed.reshape(*weight.shape[:2], self.points**2)
 
 
@@ -115,6 +115,22 @@ def applies(spec: ConvSpec) -> bool:
     ones = window.strides == window.dilation == (1, 1)
     blocked = spec.data.block == spec.out.block == BLOCK and not spec.data.halo
     return window.kernel == (KERNEL, KERNEL) and ones and spec.groups == 1 and blocked
+
+
+def largest_sum(transform: Transform, products: np.ndarray) -> int:
+    """A bound on every sum of a kernel, those within the inverse transform included.
+
+    Parameters
+    ----------
+    transform : Transform
+        With an inverse of one factor, as `f2x2` has.
+    products : numpy.ndarray
+        (O, points^2): for each point a bound on its sum over the input channels, partial ones
+        included.
+    """
+    (rows,) = transform.inverse
+    magnitudes = np.abs(np.einsum("ia,jb->ijab", rows, rows)).reshape(-1, transform.points**2)
+    return int((products @ magnitudes.T).max(initial=0))
 
 
 def pack_points(

@@ -1,4 +1,4 @@
-"""The loop nest that the Winograd schedules share, fp32 and integer.
+"""The loop nest of the Winograd schedules, fp32 and int16; that of bytes builds on it.
 
 ::
 
@@ -71,10 +71,10 @@ def build(
         Arguments: data, weight (as `winograd.pack_points` lays it), bias, [multiplier],
         [residual], bounds, output.
     """
-    return prim_func(lambda: _Nest(spec, isa, transform, arithmetic, plan).emit())
+    return prim_func(lambda: WinogradNest(spec, isa, transform, arithmetic, plan).emit())
 
 
-class _Nest:
+class WinogradNest:
     """Emits one convolution; the methods follow the loop nest from outside in."""
 
     def __init__(self, spec, isa, transform, arithmetic, plan):
@@ -86,19 +86,14 @@ class _Nest:
         self.channels = spec.data.padded_channels
         self.tile_channels = plan.tile.vectors * isa.lanes
         self.out_tiles = spec.out.padded_channels // self.tile_channels
-        self.panels = self.out_tiles * self.edge**2
         self.passes = self.channels // arithmetic.depth // UNROLL
-        panel_bytes = self.channels * self.tile_channels * 4 // arithmetic.depth
-        visits = plan.group // plan.tile.pixels * self.passes
-        self.prefetch = WeightPrefetch(panel_bytes, visits)
 
     def emit(self) -> None:
         """Arguments, then the parallel loop."""
-        spec, plan, depth = self.spec, self.plan, self.arithmetic.depth
+        spec, plan = self.spec, self.plan
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
-        panel = (self.channels // depth, self.tile_channels * depth)
-        self.weight = arg("weight", (self.panels, *panel), self.arithmetic.dtype)
+        self._declare_weights()
         self.epilogue = Epilogue(spec, self.isa, batch)
         total = batch * self.rows * self.columns
         groups = (total + (plan.group - 1)) // plan.group
@@ -112,23 +107,38 @@ class _Nest:
             in_part = self.out_tiles // plan.parts
             with T.serial(in_part) as i:
                 self.out_tile = task // groups * in_part + i
+                self._prepare_weights()
                 self._emit_products()
                 with T.serial(self.count) as tile, T.serial(plan.tile.vectors) as j:
                     self._emit_inverse(tile, j, *self._position(tile))
 
+    def _declare_weights(self) -> None:
+        depth = self.arithmetic.depth
+        shape = (self.out_tiles * self.edge**2, self.channels // depth, self.tile_channels * depth)
+        self.weight = arg("weight", shape, self.arithmetic.weight_dtype)
+        panel_bytes = self.channels * self.tile_channels * 4 // depth
+        visits = self.plan.group // self.plan.tile.pixels * self.passes
+        self.prefetch = WeightPrefetch(panel_bytes, visits)
+
+    def _prepare_weights(self) -> None:
+        """For a nest that does not read its weights as they are stored."""
+
     def _allocate(self) -> None:
         # Odd numbers of cache lines between the points, and between the tiles: distances that are
         # multiples of 4 KiB would put all of a tile's points in the same few lines of the cache.
-        line = 64 // (4 // self.arithmetic.depth)
         tiles, points = self.plan.group | 1, self.edge**2
-        products = self.arithmetic
-        self.v = T.alloc_buffer((points, tiles, self.channels + line), products.dtype)
-        self.m = T.alloc_buffer((points, tiles, self.tile_channels), products.acc_dtype)
+        self._allocate_data(tiles)
+        self.m = T.alloc_buffer((points, tiles, self.tile_channels), self.arithmetic.acc_dtype)
         self.patch = T.alloc_buffer((self.edge, self.edge, BLOCK), self.spec.data.dtype)
-        # What is between the two halves of a transform, for its rows and for its columns.
-        self.half_data = T.alloc_buffer((points * products.lanes,), products.dtype)
-        half_points = self.transform.outputs * self.edge
-        self.half_sums = T.alloc_buffer((half_points * self.isa.lanes,), products.acc_dtype)
+        # What is between the two halves of the inverse transform.
+        half = self.transform.outputs * self.edge * self.isa.lanes
+        self.half_sums = T.alloc_buffer((half,), self.arithmetic.acc_dtype)
+
+    def _allocate_data(self, tiles: int) -> None:
+        products, points, line = self.arithmetic, self.edge**2, 64 // (4 // self.arithmetic.depth)
+        self.v = T.alloc_buffer((points, tiles, self.channels + line), products.data_dtype)
+        # What is between the two halves of a transform.
+        self.half_data = T.alloc_buffer((points * products.lanes,), products.data_dtype)
 
     def _position(self, tile) -> tuple:
         """Image, first output row and first output column of a tile of the group."""
@@ -170,7 +180,7 @@ class _Nest:
 
     def _transform_block(self, tile, block, pixel: Callable) -> None:
         """``B^T d B`` of 16 input channels, a vector of them at a time."""
-        lanes, dtype, edge = self.arithmetic.lanes, self.arithmetic.dtype, self.edge
+        lanes, dtype, edge = self.arithmetic.lanes, self.arithmetic.data_dtype, self.edge
         for first in range(0, BLOCK, lanes):
             at = lanes_at(first, lanes)
             half = self.half_data
@@ -201,23 +211,33 @@ class _Nest:
             for i in range(self.plan.tile.pixels)
             for j in range(self.plan.tile.vectors)
         }
-        for buffer in acc.values():
-            store(buffer, [every], splat(0, self.arithmetic.acc_dtype, lanes))
-        panel = self.out_tile * self.edge**2 + point
+        for (_, j), buffer in acc.items():
+            store(buffer, [every], self._first_sum(point, j))
         with T.serial(self.passes) as outer:
-            self.prefetch.emit(self.weight, panel, block * self.passes + outer)
-            for inner in range(UNROLL):
-                step = outer * UNROLL + inner
+            self._prefetch(point, block * self.passes + outer)
+            for inner in range(0, UNROLL, self.arithmetic.chain):
+                steps = [outer * UNROLL + inner + k for k in range(self.arithmetic.chain)]
                 for (i, j), buffer in acc.items():
-                    value = self._multiply_add(buffer[every], panel, point, start + i, step, j)
+                    data = [self._activation(point, start + i, step) for step in steps]
+                    weights = [self._weight(point, step, j) for step in steps]
+                    value = self.arithmetic.accumulate(buffer[every], data, weights)
                     store(buffer, [every], value)
         for (i, j), buffer in acc.items():
             store(self.m, [point, start + i, lanes_at(j * lanes, lanes)], buffer[every])
 
-    def _multiply_add(self, acc, panel, point, tile, step, j: int):
+    def _first_sum(self, _point, _j: int):
+        return splat(0, self.arithmetic.acc_dtype, self.isa.lanes)
+
+    def _prefetch(self, point, visit) -> None:
+        """The next panel's weights, while this one's are used for the ``visit``-th time."""
+        self.prefetch.emit(self.weight, self._panel(point), visit)
+
+    def _panel(self, point):
+        return self.out_tile * self.edge**2 + point
+
+    def _weight(self, point, step, j: int):
         size = self.isa.lanes * self.arithmetic.depth
-        weight = self.weight[panel, step, lanes_at(j * size, size)]
-        return self.arithmetic.multiply_add(acc, self._activation(point, tile, step), weight)
+        return self.weight[self._panel(point), step, lanes_at(j * size, size)]
 
     def _activation(self, point, tile, step):
         """One float32, or two int16 as an int32."""

@@ -15,6 +15,7 @@ from relaxquant import target as targets
 from relaxquant.errors import TargetError
 from relaxquant.kernels import conv2d_nchw_spatial_pack as direct
 from relaxquant.kernels.conv2d_nchw_spatial_pack import spatial_pack
+from relaxquant.kernels.conv2d_nchw_winograd_int8 import winograd_int8
 from relaxquant.kernels.depthwise_nchw_spatial_pack import depthwise_spatial_pack
 from relaxquant.kernels.intrinsics import GENERIC, NEON_DOTPROD, arm, instruction_set
 from relaxquant.kernels.tile import Tile
@@ -30,6 +31,7 @@ from tests.kernels.harness import (
 )
 from tests.kernels.test_conv2d_int8 import DIRECT
 from tests.kernels.test_saturation import SAFE, UNSAFE, extreme_layer
+from tests.kernels.test_winograd_int8 import few_bits
 
 TRIPLE = "aarch64-linux-gnu"
 pytestmark = pytest.mark.skipif(
@@ -87,6 +89,12 @@ def test_other_layers_compile(cpu):
     assert instructions(fp32, target, spatial_pack)["fmla"] > 0
     depthwise = instructions(conv_layer(groups=16), target, depthwise_spatial_pack)
     assert depthwise["smlal"] > 0, "widened and multiplied in one"
+
+
+@pytest.mark.parametrize("cpu, wanted", [("cortex-a76", "sdot"), ("neoverse-n2", "usdot")])
+def test_winograd_of_bytes_compiles(cpu, wanted):
+    layer = few_bits(channels=32, out_channels=32, padding=(1, 1, 1, 1))
+    assert instructions(layer, arm_target(cpu), winograd_int8)[wanted] > 0
 
 
 def signed_dot(acc, x, w):

@@ -44,6 +44,8 @@ def test_winograd_counts_the_multiplications_it_leaves_out():
     assert ideal_speedup("nchw_winograd", AVX2, "fp32") == 4 * 8
     assert ideal_speedup("nchw_winograd_int", AVX2, "int8") == 2.25 * 8
     assert ideal_speedup("nchw_winograd_int", AVX512_VNNI, "int8") == 2.25 * 2 * 16
+    assert ideal_speedup("nchw_winograd_int8", AVX512_VNNI, "int8") == 2.25 * 4 * 16
+    assert ideal_speedup("nchw_winograd_int8", AVX2, "int8") == 2.25 * 4 * 8 / 2.25
     with pytest.raises(InputError, match="no dot product on neon"):
         ideal_speedup("nchw_winograd_int", NEON, "int8")
 

@@ -54,6 +54,16 @@ def test_other_schedules_are_equal_and_store_bits(network, nbit_weight, nbit_inp
     assert all(r.weight_bytes <= 128 * 128 * 9 * nbit_weight / 5 for r in whole)
 
 
+def test_few_bits_by_few_bits_are_left_to_winograd(network):
+    qmodule = quantized(network, 4, 4)
+    library = rq.compile(qmodule, schedule="nchw_winograd_int8")
+    (record,) = library.kernels.where(op="conv2d", schedule="nchw_winograd_int8")
+    assert (record.weight_bits, record.activation_bits) == (4, 4)
+    assert record.weight_bytes == 128 * 128 * 9 // 2
+    expected = rq.compile(qmodule, schedule="reference", threads=1)(network[1])
+    np.testing.assert_array_equal(library(network[1]), expected)
+
+
 def test_records_tell_bits_and_bytes(network):
     kernels = rq.compile(quantized(network, 4, 3), schedule=DIRECT).kernels
     inside = kernels.where(op="conv2d", schedule=DIRECT)
