@@ -10,9 +10,11 @@ Loop nest::
 
 Packing: weights as for a 1x1 convolution, then `weight_bits.pack`.
 
-What limits it: memory, as every weight is used once: half the bits take half the time, until
-decoding them (three instructions for each vector of 4 bits, eight for one of 7) takes longer than
-reading them does. So nothing is decoded into memory first, as the direct schedule does.
+What limits it: memory, as every weight is used once, until decoding takes longer than reading does
+(three instructions for each vector of 4 bits, up to nine for one of 7). So nothing is decoded into
+memory first, as the direct schedule does. Measured on Zen 4 with VNNI, weights of 2 and 16 million
+in the L3 cache: 1.6 to 2 times as fast as int8 for 1, 2 and 4 bits, 1.1 to 1.3 for 3, 5 and 6, and
+0.85 for 7.
 
 Ideal speedup over scalar fp32: that of `conv2d_nchw_spatial_pack`; see `ideal`.
 

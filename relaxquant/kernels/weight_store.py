@@ -1,9 +1,11 @@
 """How a direct schedule keeps the weights of a layer: int8, or packed where they need fewer bits.
 
 Packed weights are decoded by the tile of output channels, once for each task, into memory of the
-task's own that stays in the L2 cache; the inner loops then read int8 as ever. That costs two to
-eight instructions for each vector of weights, which is nothing where a vector is used for a hundred
-pixels, and saves memory, and the time that reading it takes, in proportion to the bits.
+task's own that stays in the L2 cache; the inner loops then read int8 as ever. That costs three to
+nine instructions for each vector of weights, little where a vector is used for a hundred pixels,
+and saves memory in proportion to the bits. Measured on Zen 4 with VNNI, where fewer bits leave
+nothing else to gain: 1 to 2 % slower than int8 with all weights in the cache, 6 % for images of
+7 x 7; a ResNet-18 of 4-bit weights 1 % slower.
 """
 
 from __future__ import annotations
