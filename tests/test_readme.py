@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+import relaxquant as rq
 from workbook import bench_reference, reference
 from workbook.errors import WorkbookError
 
@@ -44,3 +47,17 @@ def test_files_the_readme_names_exist():
 def test_a_run_that_lacks_a_notebook_is_refused(tmp_path):
     with pytest.raises(WorkbookError, match=r"lacks results\.csv"):
         reference.keep(tmp_path, tmp_path / "reference", ROOT / "README.md")
+
+
+def test_fields_of_relay_quantize_have_their_defaults():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Coming from relay.quantize")[1].split("\n## ")[0]
+    lines = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    said = {name.strip(" `"): ast.literal_eval(value.strip(" `")) for name, value in lines}
+    assert len(said) == len(lines) == 17
+    config = rq.QConfig()
+    for name, value in said.items():
+        found = getattr(config, name)
+        assert (list(found) if isinstance(found, tuple) else found) == value, name
+    listed = section.split("New beside them:")[1].split(";")[0].split("`")[1::2]
+    assert listed and set(listed) <= {field.name for field in dataclasses.fields(config)}
