@@ -169,10 +169,11 @@ class _Keeper:
 
 
 LEGEND = (
-    "ratio: on a peer's line time of ours / time of theirs, on a line of ours int8 / fp32; the "
-    "median of the rounds' ratios. A goal is met or missed where the whole interval says so. "
-    "top-1 as fp32: same top class as PyTorch in fp32, on images not calibrated with. peak MiB: "
-    "of the whole process, and in brackets what came after importing the framework."
+    "ratio: on a peer's line time of ours / time of theirs, on a line of ours int8 / fp32, or of "
+    "fewer bits / int8 direct; the median of the rounds' ratios. A goal is met or missed where the "
+    "whole interval says so. top-1 as fp32: same top class as PyTorch in fp32, on images not "
+    "calibrated with. peak MiB: of the whole process, and in brackets what came after importing "
+    "the framework."
 )
 
 

@@ -25,6 +25,7 @@ COLUMNS = {  # what was divided by what -> heading
     "ours int8 / OpenVINO int8": "int8 / OpenVINO",
     "ours int8 / ours fp32": "int8 / fp32, ours",
     "ours int8, direct / ours fp32, direct": "the same, both direct",
+    "ours w4a4 / ours int8, direct": "w4a4 / int8 direct, ours",
 }
 AGREEING = ("ours", "ONNX Runtime", "OpenVINO")  # in the last column
 

@@ -33,9 +33,9 @@ def test_goals_name_settings_that_the_standard_benchmark_measures():
     assert compare.targets()
     for model, batch, precision, first, second in compare.targets():
         assert batch in plan.STANDARD[model]
-        assert precision in plan.PRECISIONS
+        assert precision in (plan.FEW_BITS if batch == 1 else ()) + plan.PRECISIONS
         assert first in ("ours", "ours direct")
-        assert second in (*plan.STANDARD_PEERS, "ours direct fp32")
+        assert second in (*plan.STANDARD_PEERS, "ours direct fp32", "ours direct w8a8")
 
 
 def found(*variants):
@@ -52,6 +52,20 @@ DIRECTS = [
     ("ours fp32, direct", "ours", "fp32", DIRECT, 10.0),
     ("ours int8, direct", "ours", "w8a8", DIRECT, 5.5),
 ]
+
+
+FEW = ("ours w4a4", "ours", "w4a4", "", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("variants", "default", "base"),
+    [([*BEST, *DIRECTS, FEW], "auto", "ours int8, direct"), ([*BEST, FEW], DIRECT, "ours int8")],
+)
+def test_few_bits_are_judged_against_direct_int8(variants, default, base):
+    (judged,) = [c for c in compare.comparisons(found(*variants), default) if c.first == FEW[0]]
+    assert judged.second == base
+    assert judged.at_most == compare.targets()["resnet18", 1, "w4a4", "ours", "ours direct w8a8"]
+    assert judged.verdict == MET
 
 
 def test_direct_is_judged_against_direct_and_best_against_best_is_not():

@@ -70,9 +70,9 @@ def test_ours_is_built_twice_and_direct_beside_a_better_default(monkeypatch):
     monkeypatch.setattr(plan, "default_schedule", lambda: plan.DIRECT)
     labels = [job.label for job in plan.jobs(setting, MATERIALS, ["openvino"])]
     assert labels == [
-        "ours fp32", "ours int8", "ours int8 (A/A)", "OpenVINO fp32", "OpenVINO int8",
+        "ours fp32", "ours int8", "ours w4a4", "ours int8 (A/A)", "OpenVINO fp32", "OpenVINO int8",
     ]  # fmt: skip
     monkeypatch.setattr(plan, "default_schedule", lambda: "auto")
     jobs = plan.jobs(setting, MATERIALS, [], isa="avx2")
-    assert [job.schedule for job in jobs] == ["", "", plan.DIRECT, plan.DIRECT, ""]
+    assert [job.schedule for job in jobs] == ["", "", plan.DIRECT, plan.DIRECT, "", ""]
     assert {job.target for job in jobs} == {plan.AVX2_TARGET}

@@ -86,7 +86,7 @@ def targets() -> dict[tuple[str, int, str, str, str], float]:
 
 
 def comparisons(found: Found, default_schedule: str) -> list[Comparison]:
-    """Compare ours with each peer of the same precision, and our int8 with our fp32.
+    """Compare ours with each peer of the same precision, int8 with fp32 and few bits with int8.
 
     Best against best is what `relaxquant.compile` chooses by itself; direct against direct is the
     same schedule for both. Where the default is that schedule, one measurement serves both.
@@ -116,6 +116,10 @@ def _pairs(found: Found, default: str) -> Iterator[tuple[str, str, list[tuple[st
         yield best["w8a8"], best["fp32"], roles
     if {"fp32", "w8a8"} <= set(direct):
         yield direct["w8a8"], direct["fp32"], [("ours direct", "ours direct fp32")]
+    if "w8a8" in direct or (one_serves_both and "w8a8" in best):
+        base = (best if one_serves_both else direct)["w8a8"]
+        for precision in best.keys() - {"fp32", "w8a8"}:
+            yield best[precision], base, [("ours", "ours direct w8a8")]
     for label, job in found.jobs.items():
         if job.peer != "ours" and job.precision in best:
             yield best[job.precision], label, [("ours", job.peer)]

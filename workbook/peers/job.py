@@ -18,7 +18,7 @@ class Job:
     peer : str
         Key of `registry.PEERS`.
     precision : str
-        ``"fp32"`` or ``"w8a8"``.
+        ``"fp32"``, ``"w8a8"``, or for ours any other width.
     model, weights : str
         As for `relaxquant.zoo.load_model`; empty weights: the provider chain decides.
     batch, threads : int

@@ -46,13 +46,18 @@ def prepare(jobs: Sequence[Job]) -> None:
 
     import relaxquant as rq
     from relaxquant import zoo
+    from workbook import widths
 
     net = zoo.load_model(jobs[0].model, weights=jobs[0].weights or None)
     modules = {"fp32": rq.frontends.from_torch(net.model, net.example_input(2), dynamic_batch=True)}
-    if any(job.precision == "w8a8" for job in jobs):
+    for precision in dict.fromkeys(job.precision for job in jobs if job.precision != "fp32"):
         images = np.load(jobs[0].path("calibration.npy"))
-        batches = [image[None] for image in images]
-        modules["w8a8"] = rq.quantize(modules["fp32"], rq.QConfig.best(), calibration=batches)
+        modules[precision] = rq.quantize(
+            modules["fp32"],
+            widths.parse(precision).config(),
+            calibration=[image[None] for image in images],
+            target=jobs[0].target,
+        )
     for job in jobs:
         for old in Path(job.folder).glob(f"{_stem(job)}-*.so"):
             old.unlink()

@@ -22,6 +22,7 @@ STANDARD = {
 }
 STANDARD_PEERS = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "w8a8")
+FEW_BITS = ("w4a4",)  # of ours alone, at batch 1
 ISAS = ("avx2",)
 AVX2_TARGET = "x86-64-v3"  # the x86 baseline that has AVX2 and FMA and nothing wider
 
@@ -126,6 +127,8 @@ def jobs(
         for schedule in schedules
         for precision in PRECISIONS
     ]
+    if setting.batch == 1:
+        chosen += [Job(label("ours", width), "ours", width, **common) for width in FEW_BITS]
     chosen.append(Job(label("ours", "w8a8") + AA_SUFFIX, "ours", "w8a8", **common))
     chosen += [
         Job(label(name, precision), name, precision, **common)

@@ -70,7 +70,7 @@ PEERS = {
     "ours": Peer(
         "ours",
         "ours",
-        {"fp32": ("tvm",), "w8a8": ("tvm",)},
+        {"fp32": ("tvm",), "w8a8": ("tvm",), "w4a4": ("tvm",)},
         ("relaxquant",),
         # TVM's workers spin for about 90 ms after a call unless told otherwise, into the turn of
         # the next variant; this is about 6 ms, long against the gaps inside an inference.
@@ -110,7 +110,7 @@ WORDS = {"fp32": "fp32", "w8a8": "int8"}
 
 def label(peer: str, precision: str, schedule: str = "") -> str:
     """Return a variant's name in tables, ``"ONNX Runtime int8"`` say."""
-    words = f"{PEERS[peer].title} {WORDS[precision]}"
+    words = f"{PEERS[peer].title} {WORDS.get(precision, precision)}"
     return f"{words}, direct" if schedule else words
 
 
@@ -118,7 +118,7 @@ def obstacle(job: Job) -> str:
     """Return why a job cannot be run here, with the way out; empty where it can."""
     peer = PEERS[job.peer]
     if job.precision not in peer.packages:
-        return f"{peer.title} is not measured in {WORDS[job.precision]}"
+        return f"{peer.title} is not measured in {WORDS.get(job.precision, job.precision)}"
     lacking = [name for name in peer.packages[job.precision] if find_spec(name) is None]
     if lacking:
         return f"{', '.join(lacking)} not installed: run 'make peers'"

@@ -104,7 +104,8 @@ HEADERS = {
 def lines(found: Found, compared: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return one table line a variant: its figures, or why it has none.
 
-    A peer's line has the time of ours over its own; a line of ours in int8 that over ours in fp32.
+    A peer's line has the time of ours over its own; a line of ours in int8 that over ours in fp32,
+    one of fewer bits that over ours in int8 by direct convolution.
     """
     summary = {row["variant"]: row for row in found.timings.summary()}
     return [_line(name, found, summary, compared) for name in found.jobs]
