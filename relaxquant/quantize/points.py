@@ -16,7 +16,7 @@ from ..parts import joined
 from .chains import Chain, find_chains
 from .checks import QuantizeError
 from .graph import RESULT, Graph, Node, prepare, read_graph
-from .operators import LAYERS
+from .operators import LAYERS, VALUE_PRESERVING
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def match(mod: IRModule, qmod: IRModule) -> Pair:
             )
     mine = {node.name: node for node in graph.nodes}
     weights = _weights(qgraph, mine)
-    reads = _pairs(qgraph, mine)
+    reads = _pairs(qgraph, graph, mine)
     chains = _layer_chains(graph, weights)
     ends = {graph.nodes[chain.end].name: graph.nodes[chain.root].op for chain in chains}
     names = set(reads) | set(ends) | {graph.nodes[i].name for i in _results(graph)}
@@ -164,7 +164,7 @@ def _weights(qgraph: Graph, mine: dict[str, Node]) -> dict[str, tuple[np.ndarray
     return found
 
 
-def _pairs(qgraph: Graph, mine: dict[str, Node]) -> dict[str, tuple[Node, Codes]]:
+def _pairs(qgraph: Graph, graph: Graph, mine: dict[str, Node]) -> dict[str, tuple[Node, Codes]]:
     """{tensor: (its dequantize node, its integers)}; between the two are clips and rounding."""
     found = {}
     for node in qgraph.nodes:
@@ -176,7 +176,11 @@ def _pairs(qgraph: Graph, mine: dict[str, Node]) -> dict[str, tuple[Node, Codes]
             clip = source if source.op == "clip" else clip
             source = qgraph.nodes[source.inputs[0]]
         if quantize.op == "quantize" and source.name in mine:
-            found[source.name] = (node, codes_of(quantize, clip))
+            codes = codes_of(quantize, clip)
+            if source.op in VALUE_PRESERVING:  # it needs no clip to have no other integers
+                before = found.get(graph.nodes[mine[source.name].inputs[0]].name)
+                codes = before[1] if before else codes
+            found[source.name] = (node, codes)
     return found
 
 

@@ -78,7 +78,9 @@ class _Splice:
         for between in self._between(point, index):
             node = self.pair.qgraph.nodes[between]
             before = self.point_of.get(between)
-            if before is not None and (before is not point or node.value is None):
+            if node.value is None:
+                known[between] = self.exact[between]  # parameters come first in both
+            elif before is not None and before is not point:
                 known[between] = self.exact[before.exact.index]
             else:
                 known[between] = self._emit(node, self.pair.qgraph, known)

@@ -178,3 +178,24 @@ def test_other_forms_of_qdq(net, stock, batches, settings):
     assert min(layer.own_sqnr for layer in report.layers) > 15  # sums of 16 bits saturate
     alone = rq.sensitivity(mod, batches, QConfig.best(**settings))
     assert min(row.sqnr for row in alone) > 15
+
+
+@pytest.mark.parametrize("dtype_activation", ["int32", "int8"])
+def test_an_input_that_stays_float(net, stock, batches, dtype_activation):
+    mod = net(pointwise)
+    config = QConfig.relay_default(dtype_activation=dtype_activation)  # skips the first layer
+    report = rq.debug(mod, quantize(mod, config), batches, compile_fn=stock)
+    layers = {layer.tensor: layer for layer in report.layers}
+    assert "x" not in layers and {"r0", "r1", "out"} <= set(layers)
+    # What leaves the float layer has been rounded once, whichever way one looks at it.
+    assert layers["r0"].sqnr == layers["r0"].own_sqnr < 80
+
+
+def test_what_only_chooses_values_has_the_bits_of_what_it_reads(net, stock, batches):
+    def body(layers, x):
+        return layers.conv(layers.emit(R.nn.max_pool2d(x, (2, 2), (2, 2)), "pool"), "c")
+
+    mod = net(body)
+    qmod = quantize(mod, QConfig.best(nbit_input=3), batches, compile_fn=stock)
+    report = rq.debug(mod, qmod, batches, compile_fn=stock)
+    assert {layer.tensor: layer.bits for layer in report.layers} == {"x": 3, "pool": 3, "out": 0}
