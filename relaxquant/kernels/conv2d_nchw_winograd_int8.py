@@ -11,8 +11,8 @@ Why nothing overflows, for activations in [0, a] (`TensorSpec.largest`) and weig
   [-2 a, 2 a] at the others, where 2 a is added: [0, 4 a] throughout, uint8 for a <= 63, 6 bits. The
   offsets are taken away again from the sums (`winograd_bytes.start_sums`);
 - transformed weights lie within 4 w, 6 w and 9 w in magnitude: int8 for w <= 14, always for 4 bits.
-  Of 5 and 6 bits, the weights themselves decide (`weights_fit`): nine weights of a kernel are
-  hardly all at the ends of their range, with just those signs;
+  Of more, the weights themselves decide (`weights_fit`). Scaled to the largest of their channel
+  they fit in all 3x3 layers of a trained ResNet-50 with 5 bits, in none with 6;
 - sums over the input channels fit int32 where `sums_fit` proves it, as all real layers do; those of
   instructions that saturate in int16 as for every dot product (`InstructionSet.dot_for`).
 
@@ -20,9 +20,11 @@ Loop nest: `winograd_bytes`. Packing: activations (N, C/16, H, W, 16); weights a
 each, by `winograd_bytes.pack_taps`: the kernel decodes and transforms them, for each group of tiles
 anew.
 
-What limits it: the dot products, for 64 channels and more on 14 x 14 and larger images (85 to 95 %
+What limits it: the dot products, for 64 channels and more on 14 x 14 and larger images (four fifths
 of the time); the transforms of data and sums where there are fewer channels; the transform of the
-weights where the image is small (a fifth of the time on 7 x 7).
+weights where the image is small (a sixth of the time on 7 x 7 with VNNI, a quarter with AVX2).
+With activations of 7 and 8 bits transformed data are not bytes but int16: `nchw_winograd_int` takes
+them, and fewer bits of weights make it no faster.
 
 Ideal speedup over scalar fp32: four MACs in each lane of a vector over the instructions of their
 dot product, times 2.25; see `ideal`.

@@ -90,7 +90,7 @@ def test_few_bits(layer, epilogue, bits, largest, target, data):
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
 def test_every_width_of_weights(bits):
-    """Of 5 and 6 bits those whose transformed values fit, as most of real weights do."""
+    """Of 5 and 6 bits those whose transformed values fit."""
     layer = few_bits(min(bits, 4), channels=32, out_channels=32, padding=ALL_AROUND)
     if bits > 4:
         weight = layer.weights.weight.copy()
