@@ -12,6 +12,7 @@ from . import checks
 from .checks import QuantizeError
 
 NBITS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+FEW_BITS = (1, 2, 3, 4, 5, 6)
 BITS_OF = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32}
 CHOICES = {
     "nbit_input": NBITS,
@@ -164,8 +165,18 @@ class QConfig:
 
     @classmethod
     def best(cls, **fields) -> QConfig:
-        """The settings that lose the least accuracy, with ``fields`` changed."""
-        return cls(**(_BEST | fields))
+        """The settings that lose the least accuracy, with ``fields`` changed.
+
+        With weights of 6 bits and fewer they are clipped (``weight_scale="mse"``) and rounded for
+        the least error of a layer's output (``weight_rounding="compensated"``). In mode
+        ``"global_scale"``, which needs no data, biases are not corrected.
+        """
+        chosen = dict(_BEST)
+        if fields.get("nbit_weight", 8) in FEW_BITS:
+            chosen |= {"weight_scale": "mse", "weight_rounding": "compensated"}
+        if fields.get("calibrate_mode") == "global_scale":
+            chosen |= {"bias_correction": False, "weight_rounding": "nearest"}
+        return cls(**(chosen | fields))
 
     @staticmethod
     def current() -> QConfig | None:
@@ -265,7 +276,8 @@ class QConfig:
 _BEST = {
     "dtype_input": "auto",
     "dtype_weight": "auto",
-    "calibrate_mode": "percentile",
+    "calibrate_mode": "mse",
+    "bias_correction": True,
     "weight_scale": "max",
     "weight_granularity": "per_channel",
     "skip_dense_layer": False,

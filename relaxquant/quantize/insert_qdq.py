@@ -11,7 +11,7 @@ from tvm.relax import op as R
 from ..qdq import round_before
 from .annotate import Annotation
 from .config import QConfig
-from .graph import RESULT, Node, rebuild
+from .graph import Node, rebuild
 from .integers import Integers
 from .layer_weights import LayerWeights
 from .operators import LAYERS
@@ -75,7 +75,7 @@ class _Writer:
         if node.index in self.weights and self.config.sum_bits < 32:
             var = self._narrow_sum(bb, node, var)
         shift = self._shift_alone(node)
-        if shift is not None and RESULT not in self.annotation.graph.consumers[node.index]:
+        if shift is not None:
             var = bb.emit(R.add(var, shift), name_hint=f"{node.name}_bias")
         tensor = self.annotation.tensors.get(node.index)
         if tensor is None:
@@ -104,11 +104,7 @@ class _Writer:
         parameters = (relax.const(found.scale), relax.const(zero))
         weight = R.dequantize(relax.const(found.quantized), *parameters, axis=LAYERS[node.op])
         weight = bb.emit(weight, name_hint=f"{node.name}_weight")
-        layer = relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
-        shift = self._shift_alone(node)
-        if shift is None or RESULT not in self.annotation.graph.consumers[node.index]:
-            return layer
-        return R.add(bb.emit(layer, name_hint=f"{node.name}_sum"), shift)
+        return relax.Call(call.op, [call.args[0], weight], call.attrs, call.ty_args)
 
     def _with_bias(self, node: Node, call: relax.Call) -> relax.Call:
         layer = self.layer_of_bias[node.index]
@@ -125,7 +121,10 @@ class _Writer:
         return [1, -1, 1, 1] if self.annotation.graph.nodes[layer].op == "nn.conv2d" else [-1]
 
     def _shift_alone(self, node: Node) -> relax.Expr | None:
-        """What corrects the mean of a layer that has no bias; None for others."""
+        """What corrects the mean of a layer that has no bias; None for others.
+
+        A layer that is the function's result as it is stays so: its name is that of the result.
+        """
         found = self.weights.get(node.index)
         if found is None or found.shift is None or node.index in self.layer_of_bias.values():
             return None

@@ -77,10 +77,11 @@ def mse(histogram: Histogram, form: Form) -> Range:
     """The range with the least squared error of rounding and clipping, over what was seen.
 
     Ends are searched among 1/128 to 1 of those seen, then around the best one; those of an
-    asymmetric range in turn until neither moves.
+    asymmetric range in turn until neither moves. Of 16 bits, whose steps are finer than the bins,
+    nothing is clipped.
     """
-    if histogram.largest == 0:
-        return Range(0.0, 0.0)
+    if histogram.largest == 0 or form.nbit > 8:
+        return min_max(histogram, form)
     centres, counts = histogram.seen()
 
     def error(low: float, high: float) -> float:

@@ -85,7 +85,8 @@ def test_integers_are_those_of_the_qdq_graph(net, stock, batches, nbit_weight, n
         z = layers.conv(y, "c2", bias=False)
         return layers.conv(layers.add(z, y, "sum"), "c3", bias=False)
 
-    config = QConfig.best(nbit_weight=nbit_weight, nbit_input=nbit_input, ternary=ternary)
+    bits = {"nbit_weight": nbit_weight, "nbit_input": nbit_input, "ternary": ternary}
+    config = QConfig.best(bias_correction=False, **bits)
     qmod = quantize(net(body), config, batches, compile_fn=stock)
     layers = conv_layers(qmod)
     assert {layer.spec.data.largest for layer in layers} == {2**nbit_input - 1}

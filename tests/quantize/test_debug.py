@@ -27,8 +27,8 @@ from tests.quantize.pointwise import (
 
 
 def test_ratios_are_those_of_the_arithmetic_written_out(net, stock, batches):
-    mod = net(pointwise)
-    qmod = quantize(mod, QConfig.best(nbit_weight=5), batches, compile_fn=stock)
+    mod, config = net(pointwise), QConfig.best(nbit_weight=5, bias_correction=False)
+    qmod = quantize(mod, config, batches, compile_fn=stock)
     report = rq.debug(mod, qmod, batches)
     (data, weights), x = operands(qmod), np.concatenate(batches).astype(np.float64)
     w = float_weights(mod)

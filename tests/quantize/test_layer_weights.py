@@ -32,7 +32,7 @@ def outputs(mod, stock, batches, **fields):
 def test_bias_correction_takes_out_the_mean_shift(net, stock, batches, bias):
     mod = net(lambda layers, x: chain(layers, x, bias))
     exact = run_all(stock(mod), batches)
-    few = {"nbit_weight": 3}
+    few = {"nbit_weight": 3, "weight_scale": "max", "weight_rounding": "nearest"}
     shift = {
         corrected: np.abs(
             (outputs(mod, stock, batches, bias_correction=corrected, **few) - exact).mean(axis=0)
@@ -43,7 +43,7 @@ def test_bias_correction_takes_out_the_mean_shift(net, stock, batches, bias):
 
 
 def test_a_bias_is_added_where_there_was_none(net, stock, batches):
-    mod = net(lambda layers, x: layers.conv(x, "c1", bias=False))
+    mod = net(lambda layers, x: layers.relu(layers.conv(x, "c1", bias=False), "r1"))
 
     def operators(corrected):
         config = QConfig.best(bias_correction=corrected)
@@ -70,7 +70,7 @@ def test_weight_scale_mse_clips(net, stock, batches):
     mod = net(chain)
     scales = {}
     for method in ("max", "mse"):
-        config = QConfig.best(nbit_weight=3, weight_scale=method)
+        config = QConfig.best(nbit_weight=3, weight_scale=method, weight_rounding="nearest")
         graph = read_graph(quantize(mod, config, batches, compile_fn=stock))
         weights = [n for n in graph.nodes if n.op == "dequantize" and not n.inputs]
         scales[method] = np.concatenate([n.value.args[1].value.numpy() for n in weights])

@@ -98,8 +98,12 @@ def test_none_skips_no_convolution():
 
 
 def test_presets_take_changes():
-    best = QConfig.best(nbit_weight=4)
-    assert dataclasses.replace(best, nbit_weight=8) == QConfig.best()
+    best = QConfig.best(nbit_input=4)
+    assert dataclasses.replace(best, nbit_input=8) == QConfig.best()
+    few = QConfig.best(nbit_weight=4)
+    assert (few.weight_scale, few.weight_rounding) == ("mse", "compensated")
+    assert QConfig.best(nbit_weight=4, weight_rounding="nearest").weight_rounding == "nearest"
+    assert not QConfig.best(calibrate_mode="global_scale").bias_correction
     with pytest.raises(TypeError, match="did you mean 'nbit_weight'"):
         QConfig.best(nbits_weight=4)
 
