@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
@@ -18,6 +19,7 @@ CHOICES = {
     "nbit_input": NBITS,
     "nbit_weight": NBITS,
     "nbit_activation": (8, 16, 32),
+    "nbit_ends": (None, *NBITS),
     "dtype_input": ("auto", "int8", "uint8", "int16"),
     "dtype_weight": ("auto", "int8", "int16"),
     "dtype_activation": ("int8", "int16", "int32"),
@@ -118,6 +120,9 @@ class QConfig:
         Mixed precision: bits of the weights of single layers, by the name of the tensor that the
         convolution or matmul computes, or bits of its weights and of the activation it reads. That
         activation gets the most that any of its layers asks for. Kept as a tuple of pairs.
+    nbit_ends : int or None
+        Bits of the weights of the network's first and last layer, and of what they read; None for
+        those of all others. `layer_bits` goes before.
 
     Raises
     ------
@@ -157,6 +162,7 @@ class QConfig:
     bias_correction: bool = False
     cross_layer_equalization: bool = False
     layer_bits: tuple[tuple[str, tuple[int, int | None]], ...] = ()
+    nbit_ends: int | None = None
 
     @classmethod
     def relay_default(cls, **fields) -> QConfig:
@@ -168,12 +174,15 @@ class QConfig:
         """The settings that lose the least accuracy, with ``fields`` changed.
 
         With weights of 6 bits and fewer they are clipped (``weight_scale="mse"``) and rounded for
-        the least error of a layer's output (``weight_rounding="compensated"``). In mode
-        ``"global_scale"``, which needs no data, biases are not corrected.
+        the least error of a layer's output (``weight_rounding="compensated"``). With weights or
+        activations of 6 bits and fewer the first and the last layer keep 8 (``nbit_ends=8``). In
+        mode ``"global_scale"``, which needs no data, biases are not corrected.
         """
         chosen = dict(_BEST)
         if fields.get("nbit_weight", 8) in FEW_BITS:
             chosen |= {"weight_scale": "mse", "weight_rounding": "compensated"}
+        if {fields.get("nbit_weight"), fields.get("nbit_input")} & set(FEW_BITS):
+            chosen["nbit_ends"] = 8
         if fields.get("calibrate_mode") == "global_scale":
             chosen |= {"bias_correction": False, "weight_rounding": "nearest"}
         return cls(**(chosen | fields))
@@ -236,6 +245,13 @@ class QConfig:
     def sum_bits(self) -> int:
         """Bits of a layer's sum: the narrower of `nbit_activation` and `dtype_activation`."""
         return min(self.nbit_activation, BITS_OF[self.dtype_activation])
+
+    def with_ends(self, layers: Sequence[str]) -> QConfig:
+        """The config with `nbit_ends` written into `layer_bits`, for a network's layers."""
+        if self.nbit_ends is None or not layers:
+            return replace(self, nbit_ends=None)
+        ends = dict.fromkeys((layers[0], layers[-1]), (self.nbit_ends, self.nbit_ends))
+        return replace(self, layer_bits=ends | dict(self.layer_bits), nbit_ends=None)
 
     def for_target(self, target="native") -> QConfig:
         """The config with ``reduce_range="auto"`` decided for a compilation target.

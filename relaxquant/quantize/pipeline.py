@@ -12,12 +12,14 @@ from .annotate import Annotation, annotate
 from .batches import checked_batches, input_spec
 from .calibrate import CompileFn, calibrate
 from .config import QConfig, QuantizeError
-from .graph import prepare
+from .equalize import equalize
+from .graph import prepare, read_graph
 from .insert_qdq import insert_qdq
 from .integers import find_integers
 from .layer_inputs import needs_inputs, observe_inputs
 from .layer_weights import quantize_layers
 from .mixed import Budget, choose_bits
+from .operators import LAYERS
 from .partition import partition
 from .simulate import simulate
 
@@ -100,10 +102,17 @@ def quantize(
             target=target,
         )
     mod = prepare(mod)
+    config = config.with_ends([n.name for n in read_graph(mod).nodes if n.op in LAYERS])
     annotation = annotate(mod, config)
     if not annotation.layers:
         _warn_nothing(annotation)
         return mod
+    if config.cross_layer_equalization:
+        calibration = _reread(calibration)
+        mod = prepare(
+            equalize(mod, annotation, calibration, compile_fn=compile_fn, progress=progress)
+        )
+        annotation = annotate(mod, config)
     qmod = _quantized(mod, annotation, config, calibration, compile_fn, progress)
     if config.do_simulation:
         return simulate(qmod)
@@ -121,8 +130,8 @@ def _quantized(
     compile_fn: CompileFn | None,
     progress: bool,
 ) -> IRModule:
-    if needs_inputs(config) and isinstance(calibration, Iterator):
-        calibration = list(calibration)  # read twice
+    if needs_inputs(config):
+        calibration = _reread(calibration)
     running = {"compile_fn": compile_fn, "progress": progress}
     ranges = calibrate(mod, annotation, config, calibration, **running)
     integers = find_integers(annotation, config, ranges)
@@ -131,6 +140,11 @@ def _quantized(
         inputs = observe_inputs(mod, annotation, config, integers, calibration, **running)
     weights = quantize_layers(annotation, config, integers, inputs, progress=progress)
     return insert_qdq(mod, annotation, config, integers, weights)
+
+
+def _reread(calibration: Iterable | None) -> Iterable | None:
+    """The data in a form that can be read more than once."""
+    return list(calibration) if isinstance(calibration, Iterator) else calibration
 
 
 def _warn_nothing(annotation: Annotation) -> None:

@@ -223,6 +223,7 @@ def _quantized(mod: IRModule, nbit: int, config: QConfig, batches, compile_fn, t
         config,
         nbit_weight=nbit,
         layer_bits=(),
+        nbit_ends=None,
         do_simulation=False,
         partition_conversions="disabled",
         cross_layer_equalization=False,

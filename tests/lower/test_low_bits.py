@@ -23,7 +23,9 @@ def network():
 def quantized(network, nbit_weight: int, nbit_input: int = 8, **config):
     """The QDQ module."""
     module, x = network
-    config = rq.QConfig.best(nbit_weight=nbit_weight, nbit_input=nbit_input, **config)
+    config = rq.QConfig.best(
+        nbit_weight=nbit_weight, nbit_input=nbit_input, nbit_ends=None, **config
+    )
     return rq.quantize(module, config, calibration=[x])
 
 

@@ -43,7 +43,9 @@ def test_activations_use_the_bits_asked_for(net, stock, batches, nbit, dtype):
     def body(layers, x):
         return layers.conv(layers.relu(layers.conv(x, "c1"), "r1"), "c2")
 
-    config = QConfig.best(nbit_input=nbit, dtype_input=dtype, calibrate_mode="min_max")
+    config = QConfig.best(
+        nbit_input=nbit, nbit_ends=None, dtype_input=dtype, calibrate_mode="min_max"
+    )
     qmod = quantize(net(body), config, batches, compile_fn=stock)
     values = quantized_values(qmod, stock, 3 * batches[0])  # far outside of what was calibrated
     for name, found in values.items():
@@ -86,7 +88,7 @@ def test_integers_are_those_of_the_qdq_graph(net, stock, batches, nbit_weight, n
         return layers.conv(layers.add(z, y, "sum"), "c3", bias=False)
 
     bits = {"nbit_weight": nbit_weight, "nbit_input": nbit_input, "ternary": ternary}
-    config = QConfig.best(bias_correction=False, **bits)
+    config = QConfig.best(bias_correction=False, nbit_ends=None, **bits)
     qmod = quantize(net(body), config, batches, compile_fn=stock)
     layers = conv_layers(qmod)
     assert {layer.spec.data.largest for layer in layers} == {2**nbit_input - 1}

@@ -27,7 +27,7 @@ from tests.quantize.pointwise import (
 
 
 def test_ratios_are_those_of_the_arithmetic_written_out(net, stock, batches):
-    mod, config = net(pointwise), QConfig.best(nbit_weight=5, bias_correction=False)
+    mod, config = net(pointwise), QConfig.best(nbit_weight=5, nbit_ends=None, bias_correction=False)
     qmod = quantize(mod, config, batches, compile_fn=stock)
     report = rq.debug(mod, qmod, batches)
     (data, weights), x = operands(qmod), np.concatenate(batches).astype(np.float64)
@@ -196,6 +196,6 @@ def test_what_only_chooses_values_has_the_bits_of_what_it_reads(net, stock, batc
         return layers.conv(layers.emit(R.nn.max_pool2d(x, (2, 2), (2, 2)), "pool"), "c")
 
     mod = net(body)
-    qmod = quantize(mod, QConfig.best(nbit_input=3), batches, compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(nbit_input=3, nbit_ends=None), batches, compile_fn=stock)
     report = rq.debug(mod, qmod, batches, compile_fn=stock)
     assert {layer.tensor: layer.bits for layer in report.layers} == {"x": 3, "pool": 3, "out": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,3 +93,15 @@ def test_a_layer_that_is_not_there_is_named(net):
     config = QConfig.best(calibrate_mode="global_scale", layer_bits={"c5": 4})
     with pytest.raises(QuantizeError, match=r"'c5', which is no layer .*: c0, c1, c2, fc"):
         quantize(net(three), config)
+
+
+def test_ends_of_a_network_have_bits_of_their_own(net, stock, batches):
+    config = QConfig.best(nbit_weight=3, nbit_input=4, layer_bits={"c2": 6}, reduce_range=False)
+    assert config.nbit_ends == 8
+    qmod = quantize(net(three), config, batches, compile_fn=stock)
+    largest = {name: np.abs(values).max() for name, values in weights_of(qmod).items()}
+    assert largest == {"c0": 127, "c1": 3, "c2": 31, "fc": 127}
+    bits = {row.tensor: round(row.bits) for row in rq.summary(qmod) if row.producer != "weight"}
+    assert bits["x"] == 8 and bits["r0"] == 4
+    alike = quantize(net(three), replace(config, nbit_ends=None), batches, compile_fn=stock)
+    assert {np.abs(weights_of(alike)[name]).max() for name in ("c0", "c1", "fc")} == {3}

@@ -70,7 +70,9 @@ def test_weight_scale_mse_clips(net, stock, batches):
     mod = net(chain)
     scales = {}
     for method in ("max", "mse"):
-        config = QConfig.best(nbit_weight=3, weight_scale=method, weight_rounding="nearest")
+        config = QConfig.best(
+            nbit_weight=3, nbit_ends=None, weight_scale=method, weight_rounding="nearest"
+        )
         graph = read_graph(quantize(mod, config, batches, compile_fn=stock))
         weights = [n for n in graph.nodes if n.op == "dequantize" and not n.inputs]
         scales[method] = np.concatenate([n.value.args[1].value.numpy() for n in weights])

@@ -23,6 +23,7 @@ from relaxquant.quantize import QConfig, QuantizeError, qconfig
         ("nbit_weight", 8.0, "1, 2, 3, 4, 5, 6, 7, 8, 16"),
         ("nbit_weight", True, "1, 2, 3, 4, 5, 6, 7, 8, 16"),
         ("nbit_activation", 24, "8, 16, 32"),
+        ("nbit_ends", 9, "None, 1, 2, 3, 4, 5, 6, 7, 8, 16"),
         ("dtype_input", "int4", "'auto', 'int8', 'uint8', 'int16'; bits are set by nbit_input"),
         ("dtype_weight", "bool", "'auto', 'int8', 'int16'; bits: nbit_weight"),
         ("dtype_activation", "float32", "'int8', 'int16', 'int32'"),
@@ -99,9 +100,9 @@ def test_none_skips_no_convolution():
 
 def test_presets_take_changes():
     best = QConfig.best(nbit_input=4)
-    assert dataclasses.replace(best, nbit_input=8) == QConfig.best()
+    assert dataclasses.replace(best, nbit_input=8, nbit_ends=None) == QConfig.best()
     few = QConfig.best(nbit_weight=4)
-    assert (few.weight_scale, few.weight_rounding) == ("mse", "compensated")
+    assert (few.weight_scale, few.weight_rounding, few.nbit_ends) == ("mse", "compensated", 8)
     assert QConfig.best(nbit_weight=4, weight_rounding="nearest").weight_rounding == "nearest"
     assert not QConfig.best(calibrate_mode="global_scale").bias_correction
     with pytest.raises(TypeError, match="did you mean 'nbit_weight'"):
