@@ -8,7 +8,7 @@ and group, whatever the number of images.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import IRModule
@@ -25,6 +25,9 @@ FEWEST, MOST = 32, 256
 
 BUDGET = 2e8
 """Multiplications for the products of one layer's columns of one image."""
+
+TOGETHER = 512
+"""Columns that are multiplied at once: the sums are large, and each product passes over them."""
 
 
 @dataclass
@@ -45,6 +48,7 @@ class LayerInputs:
     x: np.ndarray
     q: np.ndarray
     gram: np.ndarray | None
+    _pending: list[np.ndarray] = field(default_factory=list, repr=False)
 
     @property
     def mean_x(self) -> np.ndarray:
@@ -58,6 +62,7 @@ class LayerInputs:
 
     def second_moment(self, centred: bool) -> np.ndarray:
         """Mean of ``q q^T``, or the covariance of the quantized columns."""
+        self._multiply()
         moment = self.gram / max(self.count, 1)
         if centred:
             moment -= np.einsum("gi,gj->gij", self.mean_q, self.mean_q).astype(np.float32)
@@ -69,7 +74,18 @@ class LayerInputs:
         self.x += columns.sum(axis=1, dtype=np.float64)
         self.q += quantized.sum(axis=1, dtype=np.float64)
         if self.gram is not None:
-            self.gram += quantized.transpose(0, 2, 1) @ quantized
+            self._pending.append(quantized)
+            if sum(part.shape[1] for part in self._pending) >= TOGETHER:
+                self._multiply()
+
+    def _multiply(self) -> None:
+        """Add the products of the columns that wait for it."""
+        if not self._pending:
+            return
+        columns = np.concatenate(self._pending, axis=1)
+        self._pending.clear()
+        for group, part in zip(self.gram, columns, strict=True):
+            group += part.T @ part  # of two dimensions and one array NumPy computes one half only
 
 
 def nothing_seen(groups: int, inputs: int, with_gram: bool) -> LayerInputs:
