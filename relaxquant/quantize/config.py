@@ -293,6 +293,7 @@ _BEST = {
     "dtype_input": "auto",
     "dtype_weight": "auto",
     "calibrate_mode": "mse",
+    "asymmetric": True,
     "bias_correction": True,
     "weight_scale": "max",
     "weight_granularity": "per_channel",

@@ -14,7 +14,7 @@ from relaxquant.quantize.graph import prepare
 
 
 def annotate(mod, **settings):
-    return annotate_clean(prepare(mod), QConfig.best(**settings))
+    return annotate_clean(prepare(mod), QConfig.best(**({"asymmetric": False} | settings)))
 
 
 def tensors(annotation):

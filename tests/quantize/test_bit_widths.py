@@ -44,7 +44,11 @@ def test_activations_use_the_bits_asked_for(net, stock, batches, nbit, dtype):
         return layers.conv(layers.relu(layers.conv(x, "c1"), "r1"), "c2")
 
     config = QConfig.best(
-        nbit_input=nbit, nbit_ends=None, dtype_input=dtype, calibrate_mode="min_max"
+        asymmetric=False,
+        nbit_input=nbit,
+        nbit_ends=None,
+        dtype_input=dtype,
+        calibrate_mode="min_max",
     )
     qmod = quantize(net(body), config, batches, compile_fn=stock)
     values = quantized_values(qmod, stock, 3 * batches[0])  # far outside of what was calibrated
@@ -62,7 +66,7 @@ def test_dtype_input(net, stock, batches, dtype, expected):
     def body(layers, x):
         return layers.conv(layers.relu(layers.conv(x, "c1"), "r1"), "c2")
 
-    config = QConfig.best(dtype_input=dtype)
+    config = QConfig.best(dtype_input=dtype, asymmetric=False)
     values = quantized_values(
         quantize(net(body), config, batches, compile_fn=stock), stock, batches[0]
     )

@@ -22,7 +22,7 @@ def small(layers, x):
 
 def thresholds(mod, batches, stock, **settings):
     """{tensor name: threshold}, after a look at the other end of each range."""
-    mod, config = prepare(mod), QConfig.best(**settings)
+    mod, config = prepare(mod), QConfig.best(**({"asymmetric": False} | settings))
     annotation = annotate(mod, config)
     found = calibrate(mod, annotation, config, batches, compile_fn=stock)
     for node, values in found.items():
@@ -76,7 +76,7 @@ def test_generators_and_torch_tensors(net, stock, batches):
 
 def test_data_is_read_once_and_one_at_a_time(net, stock, batches):
     mod = prepare(net(small))
-    annotation = annotate(mod, QConfig.best())
+    annotation = annotate(mod, QConfig.best(asymmetric=False))
     log = []
 
     def compile_fn(module):
@@ -93,7 +93,7 @@ def test_data_is_read_once_and_one_at_a_time(net, stock, batches):
             log.append("read")
             yield batch
 
-    calibrate(mod, annotation, QConfig.best(), data(), compile_fn=compile_fn)
+    calibrate(mod, annotation, QConfig.best(asymmetric=False), data(), compile_fn=compile_fn)
     assert log == ["read", "run"] * 3
 
 
@@ -104,7 +104,7 @@ def test_only_ends_of_chains_are_observed(net):
         return layers.emit(R.nn.softmax(layers.conv(y, "c2")), "soft")
 
     mod = prepare(net(body))
-    annotation = annotate(mod, QConfig.best())
+    annotation = annotate(mod, QConfig.best(asymmetric=False))
     nodes = [t.node for t in annotation.tensors.values() if t.is_calibrated]
     observed = observed_module(mod, annotation, [n for n in nodes if n > 0])
     graph = read_graph(observed)
@@ -127,9 +127,9 @@ def test_relaxquant_compiles_by_default(net, stock, batches, monkeypatch):
 
 
 def test_progress_is_drawn_only_when_asked_for(net, stock, batches, capsys):
-    quantize(net(small), QConfig.best(), batches, compile_fn=stock)
+    quantize(net(small), QConfig.best(asymmetric=False), batches, compile_fn=stock)
     assert capsys.readouterr().out == ""
-    quantize(net(small), QConfig.best(), batches, compile_fn=stock, progress=True)
+    quantize(net(small), QConfig.best(asymmetric=False), batches, compile_fn=stock, progress=True)
     assert "calibrate" in capsys.readouterr().out
 
 
@@ -153,13 +153,13 @@ NAN = np.where(np.arange(GOOD.size).reshape(GOOD.shape) == 5, np.nan, GOOD).asty
 )
 def test_bad_data_is_named(net, stock, data, message):
     with pytest.raises(QuantizeError, match=message):
-        quantize(net(small), QConfig.best(), data, compile_fn=stock)
+        quantize(net(small), QConfig.best(asymmetric=False), data, compile_fn=stock)
 
 
 def test_an_empty_batch(net, stock):
     mod = net(small, shape=("n", 3, 8, 8))
     with pytest.raises(QuantizeError, match="shape \\(0, 3, 8, 8\\); 'x' takes float32 \\(n, 3"):
-        quantize(mod, QConfig.best(), [GOOD[:0]], compile_fn=stock)
+        quantize(mod, QConfig.best(asymmetric=False), [GOOD[:0]], compile_fn=stock)
 
 
 def test_data_is_checked_before_anything_is_compiled(net):
@@ -167,7 +167,7 @@ def test_data_is_checked_before_anything_is_compiled(net):
         raise AssertionError("compiled")
 
     with pytest.raises(QuantizeError, match="empty"):
-        quantize(net(small), QConfig.best(), [], compile_fn=never)
+        quantize(net(small), QConfig.best(asymmetric=False), [], compile_fn=never)
 
 
 def test_a_tensor_that_overflows_is_named(net, stock):
@@ -176,13 +176,13 @@ def test_a_tensor_that_overflows_is_named(net, stock):
         return layers.conv(y, "c2")
 
     with pytest.raises(QuantizeError, match="in calibration, tensor 'e1' holds NaN or infinity"):
-        quantize(net(body), QConfig.best(), [GOOD + 1e4], compile_fn=stock)
+        quantize(net(body), QConfig.best(asymmetric=False), [GOOD + 1e4], compile_fn=stock)
 
 
 def test_networks_calibration_cannot_feed(net, stock):
     symbolic = net(lambda layers, x: layers.conv(x, "c1"), shape=(1, 3, "h", 8))
     with pytest.raises(QuantizeError, match="only its first axis, the batch, may be symbolic"):
-        quantize(symbolic, QConfig.best(), [GOOD], compile_fn=stock)
+        quantize(symbolic, QConfig.best(asymmetric=False), [GOOD], compile_fn=stock)
     bb = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((1, 4), "float32"))
     w = relax.Var("w", relax.TensorType((4, 4), "float32"))
@@ -192,4 +192,4 @@ def test_networks_calibration_cannot_feed(net, stock):
             out = bb.emit_output(R.matmul(y, w))
         bb.emit_func_output(out)
     with pytest.raises(QuantizeError, match="one input, but this has 2 \\(x, w\\)"):
-        quantize(bb.get(), QConfig.best(), [GOOD], compile_fn=stock)
+        quantize(bb.get(), QConfig.best(asymmetric=False), [GOOD], compile_fn=stock)
