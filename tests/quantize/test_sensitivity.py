@@ -83,7 +83,7 @@ def test_the_layer_made_sensitive_ranks_first(net, batches, metric):
 
 
 def test_rows_are_those_of_the_layers_that_the_config_quantizes(net, stock, batches):
-    config = QConfig.best(skip_dense_layer=True, nbit_weight=5, nbit_input=6)
+    config = QConfig.best(skip_dense_layer=True, nbit_weight=5, nbit_input=6, asymmetric=False)
     mod = net(outliers, shape=("n", 3, 8, 8))
     rows = rq.sensitivity(mod, [np.concatenate(batches)], config, compile_fn=stock)
     assert {row.layer for row in rows} == {"c0", "c1"}
