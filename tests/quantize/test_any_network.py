@@ -97,7 +97,7 @@ def is_read_by_an_integer_kernel(graph, quantize_node):
 def test_any_network_runs_and_unsigned_tensors_are_not_negative(net, stock, program, seed):
     mod = prepare(net(interpret(program), shape=(1, 4, 6, 6), seed=seed))
     x = np.random.default_rng(seed).normal(size=(1, 4, 6, 6)).astype("float32")
-    qmod = quantize(mod, QConfig.best(), [x], compile_fn=stock)
+    qmod = quantize(mod, QConfig.best(asymmetric=False), [x], compile_fn=stock)
     unsigned = {row.tensor for row in summary(qmod) if row.dtype == "uint8"}
     graph = read_graph(mod)
     nodes = [n for n in graph.nodes if n.name in unsigned]

@@ -42,9 +42,9 @@ def function(module, name):
 def test_integers_go_in_and_come_out_of_the_middle(net, stock, batches):
     module = partitioned(net, stock, batches, kind="fully_integral")
     assert relax.analysis.well_formed(module) is not False
-    assert function(module, "prefix") == (["float32"], ["int8"], ["quantize"])
+    assert function(module, "prefix") == (["float32"], ["uint8"], ["quantize"])
     params, results, names = function(module, "middle")
-    assert (params, results) == (["int8"], ["int32"])
+    assert (params, results) == (["uint8"], ["int32"])
     assert names.count("nn.conv2d") == 3 and names.count("matmul") == 1
     params, results, names = function(module, "suffix")
     assert (params, results) == (["int32"], ["float32"])
