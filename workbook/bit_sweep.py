@@ -57,7 +57,10 @@ def relay() -> Setting:
 
 
 def settings(
-    widths: Sequence[Width], calibrators: Sequence[str], granularities: Sequence[str]
+    widths: Sequence[Width],
+    calibrators: Sequence[str],
+    granularities: Sequence[str],
+    swept: Sequence[Width] | None = None,
 ) -> list[Setting]:
     """fp32, relay's defaults, and each width by preset and by every calibrator and granularity.
 
@@ -68,11 +71,14 @@ def settings(
         Values of ``QConfig.calibrate_mode``.
     granularities : sequence of str
         Values of ``QConfig.weight_granularity``.
+    swept : sequence of Width, optional
+        Those of the widths that are not only quantized by preset; default: all.
     """
     found = [Setting(FP32, "", "", None), relay()]
     for width in widths:
         found.append(preset(width))
-        for calibrator, granularity in product(calibrators, granularities):
+        others = product(calibrators, granularities) if swept is None or width in swept else ()
+        for calibrator, granularity in others:
             fields = {"calibrate_mode": calibrator, "weight_granularity": granularity}
             config = width.config(**fields)
             if config != found[-1].config and config != preset(width).config:

@@ -23,6 +23,7 @@ from . import cache as compiled
 from . import content
 from . import threads as pool
 from .accounting import MemoryUse, account
+from .cached_program import CachedProgram
 from .cross import CrossLibrary
 from .library import METADATA, Library, Metadata, load
 from .naive import stock_records
@@ -132,14 +133,22 @@ def _through_cache(key: str, build: Callable, threads: int) -> Library:
     found = compiled.find(key)
     if found:
         try:
-            return load(found).rebound(threads, functools.cache(lambda: build()[0]))
+            return _rebound(found, threads, functools.cache(lambda: build()[0]))
         except ModelError:
             compiled.discard(found)
     program, metadata = build()
     path = compiled.store(key, program.export)
     if path is None:
         return Library(program.executable, metadata, lambda: program)
-    return load(path).rebound(threads, lambda: program)
+    return _rebound(path, threads, lambda: program)
+
+
+def _rebound(entry: Path, threads: int, program: Callable) -> Library:
+    """The library of an entry, with the threads asked for now."""
+    library = load(entry)
+    # The file tells how many threads it was compiled for: with others it is written anew.
+    kept = CachedProgram(entry if library.threads == threads else None, program)
+    return library.rebound(threads, lambda: kept)
 
 
 def _check_executor(executor: str) -> None:

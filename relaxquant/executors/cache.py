@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def find(key: str) -> Path | None:
     """A whole entry for ``key``; damaged ones are removed with one line in the log."""
     for path in sorted(folder().glob(f"{key}.*.so")):
         try:
-            whole = sha256_of(path) == path.name.split(".")[1]
+            whole = _is_whole(path)
         except OSError:  # another process has removed it, or it cannot be read
             continue
         if whole:
@@ -65,6 +66,21 @@ def store(key: str, export: Callable[[Path], None]) -> Path | None:
         return None
     _evict(path)
     return path
+
+
+def copy(entry: Path, path: Path) -> bool:
+    """Copy an entry to ``path``; False, and nothing is written, if it is damaged or was removed."""
+    try:
+        whole = _is_whole(entry)
+    except OSError:
+        return False
+    if whole:
+        shutil.copyfile(entry, path)
+    return whole
+
+
+def _is_whole(entry: Path) -> bool:
+    return sha256_of(entry) == entry.name.split(".")[1]
 
 
 def _evict(newest: Path) -> None:

@@ -96,6 +96,23 @@ def test_a_hit_behaves_like_a_fresh_library(compiled, x, tmp_path):
     assert len(compiled) == count + len(hit.kernels)
 
 
+def test_export_copies_the_entry_where_that_is_what_it_would_write(compiled, x, folder, tmp_path):
+    fresh = rq.compile(tiny(), threads=1)
+    entry = next(folder.glob("*.so"))
+    hit = rq.compile(tiny(), threads=1)
+    count = len(compiled)
+    assert hit.export(tmp_path / "same.so").read_bytes() == entry.read_bytes()
+    assert len(compiled) == count
+    # An entry that was damaged since, or is gone, or has other threads, is not handed on.
+    content = entry.read_bytes()
+    entry.unlink()  # the libraries above have mapped it
+    entry.write_bytes(content[:-1])
+    for library, name in ((hit, "damaged.so"), (rq.compile(tiny(), threads=2), "threads.so")):
+        loaded = rq.load(library.export(tmp_path / name))
+        assert loaded.threads == library.threads
+        np.testing.assert_array_equal(loaded(x), fresh(x))
+
+
 def test_other_content_is_another_entry(folder):
     variants = [
         (tiny(), {}),

@@ -9,6 +9,7 @@ import pytest
 
 from relaxquant.quantize.clipping import least_error_scale
 from relaxquant.quantize.compensate import (
+    cholesky,
     feedback,
     output_error,
     refit_scale,
@@ -80,6 +81,15 @@ def test_feedback_is_the_factor_of_the_second_moments():
     middle = inverse @ damped @ inverse.transpose(0, 2, 1)
     off = middle - np.einsum("gii->gi", middle)[..., None] * np.eye(7)
     assert np.abs(off).max() < 1e-4 * np.abs(middle).max()
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 8])
+def test_cholesky_by_blocks(block):
+    _, gram = layer(inputs=7)
+    matrix = gram[0].astype(np.float64) + np.eye(7)
+    np.testing.assert_allclose(cholesky(matrix, block), np.linalg.cholesky(matrix), rtol=1e-9)
+    with pytest.raises(np.linalg.LinAlgError):
+        cholesky(matrix - 100 * np.eye(7), block)
 
 
 @pytest.mark.parametrize("samples", [0, 1])

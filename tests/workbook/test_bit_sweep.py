@@ -35,6 +35,15 @@ def test_every_setting_is_there_once():
             assert setting.config.weight_granularity == setting.granularity
 
 
+def test_only_the_swept_widths_go_by_every_calibrator():
+    wanted = bit_sweep.settings(
+        [EIGHT, Width(4, 8)], ["min_max"], ["per_channel", "per_tensor"], [EIGHT]
+    )
+    named = [(s.precision, s.calibrator) for s in wanted[2:]]
+    assert named == [("w8a8", "preset"), ("w8a8", "min_max"), ("w8a8", "min_max"),
+                     ("w4a8", "preset")]  # fmt: skip
+
+
 def test_rows_are_the_stores_and_their_metrics_differ(swept):
     _, rows = swept
     for row in rows:
