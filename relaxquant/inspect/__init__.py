@@ -1,6 +1,16 @@
-"""Looking into modules: what a network computes with, before anything is run."""
+"""Looking into modules and generated code: what a network computes with, without running it."""
 
+from . import asm, ir, substrings
 from .operands import Operands, excerpt, operand_dtypes
 from .roofline import LayerBound, layer_bounds
 
-__all__ = ["LayerBound", "Operands", "excerpt", "layer_bounds", "operand_dtypes"]
+__all__ = [
+    "LayerBound",
+    "Operands",
+    "asm",
+    "excerpt",
+    "ir",
+    "layer_bounds",
+    "operand_dtypes",
+    "substrings",
+]
