@@ -12,6 +12,7 @@ Loop nest::
 Packing: activations (N, C/16, H, W, 16), weights as `pack_conv` lays them: the inner loop reads one
 contiguous stream of weights. For int8 a step is four input channels, summed by one dot product; for
 int16 (data, and weights of int8 or int16) it is two.
+Zero points of weights are subtracted as `window_sums` says.
 Weights of fewer than eight bits are stored packed; tasks are then as many rows as make decoding a
 tile's weights cheap, see `weight_store`.
 
@@ -43,6 +44,7 @@ from .spec import ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
 from .weight_store import WHOLE, WeightStore, bits_of_panels, rows_of_task, stored
+from .window_sums import WindowSums, instructions
 
 NAME = "nchw_spatial_pack"
 
@@ -59,7 +61,7 @@ def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Til
     return ranked_tiles(spec, isa, dot_for_all(spec, weights, isa)) if applies(spec) else []
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles)
+@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles, weight_zero_points=True)
 def spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
@@ -78,7 +80,7 @@ def spatial_pack(
         packed.append(border_correction(spec, weights.weight))
     return Implementation(
         schedule=NAME,
-        instructions=str(dots),
+        instructions=instructions(spec, str(dots)),
         key=("direct", spec, isa.name, dots.key, tile, bits),
         build=lambda: build(spec, isa, dot, tile, dots.often, bits),
         arguments=conv_arguments(spec, weights, packed),
@@ -115,7 +117,8 @@ def build(
     Returns
     -------
     tvm.tirx.PrimFunc
-        Arguments: data, weight, [proven], [border], bias, [multiplier], [residual], bounds, output.
+        Arguments: data, weight, [proven], [border], then those of `epilogue.conv_arguments`,
+        output.
 
     Raises
     ------
@@ -153,6 +156,7 @@ class DirectConv2d:
         self.weight_dtype = dot.weight_dtype if dot else "float32"
         self.kernel = spec.window.kernel
         self.steps = spec.data.block // self.taps
+        self.sums = WindowSums(spec, isa) if spec.weight_zero_points else None
 
     def emit(self) -> None:
         """Arguments, then the parallel loop over images, channel tiles and output rows."""
@@ -184,19 +188,25 @@ class DirectConv2d:
     def _emit_rows(self, first, rows: int) -> None:
         if rows == 1:
             self.oh = first
-            self.rows.emit(self._emit_tile)
+            self._emit_row()
             return
         height = self.spec.out.height
         with T.serial(T.min(rows, height - first) if height % rows else rows) as row:
             self.oh = first + row
-            self.rows.emit(self._emit_tile)
+            self._emit_row()
+
+    def _emit_row(self) -> None:
+        if self.sums:
+            self.sums.emit_row(self.data, self.n, self.oh, self._group())
+        self.rows.emit(self._emit_tile)
 
     def _emit_tile(self, start, width: int, edge: int | None) -> None:
         self.start = start
         whole = self._pixels_and_vectors(0, width)
         self.acc = {at: local(self.isa.lanes, self.epilogue.bias.dtype) for at in whole}
+        sums = [self.sums.of_pixel(start + i) if self.sums else None for i in range(width)]
         for i, j in whole:
-            self._set(i, j, self.epilogue.initial(self._channel(j)))
+            self._set(i, j, self.epilogue.initial(self._channel(j), sums[i]))
         if self.spec.pads_with_zero_point:
             self.rows.missing_taps(self.oh, width, edge, self._emit_missing_tap)
         self._emit_reduction(width, edge)
@@ -266,8 +276,7 @@ class DirectConv2d:
         """One float32, or four uint8 or two int16 as an int32."""
         window, data = self.spec.window, self.spec.data
         if self.spec.groups > 1:
-            out_group = self.spec.out.channels // self.spec.groups
-            block = block + self._channel(0) // out_group * self.group_blocks
+            block = block + self._group() * self.group_blocks
         n, oh, ow = self._position(i)
         ih = oh * window.strides[0] - window.padding[0] + kh * window.dilation[0]
         iw = ow * window.strides[1] - window.padding[1] + kw * window.dilation[1]
@@ -278,6 +287,12 @@ class DirectConv2d:
                 "int32", self.data[n, block, ih, iw, lanes_at(step * self.taps, self.taps)]
             )
         return self.data[n, block, ih, iw, step]
+
+    def _group(self):
+        """Which group the tile's output channels belong to."""
+        if self.spec.groups == 1:
+            return 0
+        return self._channel(0) // (self.spec.out.channels // self.spec.groups)
 
     def _channel(self, j: int):
         return self.out_tile * self.tile_channels + j * self.isa.lanes

@@ -11,18 +11,19 @@ import tvm
 from .epilogue import Epilogue, conv_arguments
 from .intrinsics import InstructionSet
 from .registry import Implementation, register
-from .spec import ConvSpec, ConvWeights
+from .spec import ConvSpec, ConvWeights, without_zero_points
 from .tile import Tile
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "reference"
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"))
+@register(NAME, precisions=("fp32", "int8", "int16"), weight_zero_points=True)
 def plain_loops(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation:
     """Scalar loops for everything else."""
+    spec, weights = without_zero_points(spec, weights)
     weight_dtype = str(weights.weight.dtype)
     return Implementation(
         schedule=NAME,

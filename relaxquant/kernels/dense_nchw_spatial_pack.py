@@ -37,6 +37,7 @@ from .spec import ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, prim_func
 from .weight_store import bits_of_panels, stored
+from .window_sums import instructions
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -57,7 +58,7 @@ def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Til
     return ranked_tiles(images_as_row(spec), isa, dot_for_all(spec, weights, isa))
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles)
+@register(NAME, precisions=("fp32", "int8", "int16"), tiles=tiles, weight_zero_points=True)
 def dense_spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
@@ -70,7 +71,7 @@ def dense_spatial_pack(
     bits = bits_of_panels(panels, spec)
     return Implementation(
         schedule=NAME,
-        instructions=dot.name if dot else "fp32 multiply-add",
+        instructions=instructions(spec, dot.name if dot else "fp32 multiply-add"),
         key=("dense", spec, isa.name, dot.name if dot else None, tile, bits),
         build=lambda: build(spec, isa, dot, tile, bits),
         arguments=conv_arguments(spec, weights, [stored(panels, bits, isa)]),
@@ -102,6 +103,8 @@ class _Dense(DirectConv2d):
     def _emit_tasks(self, _batch) -> None:
         with T.parallel(self.out_tiles) as self.out_tile:
             self.weights.select(self.out_tile)
+            if self.sums:
+                self.sums.emit_images(self.data)
             self.rows.emit(self._emit_tile)
 
     def _position(self, i: int) -> tuple:

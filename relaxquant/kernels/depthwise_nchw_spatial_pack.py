@@ -32,7 +32,7 @@ from .intrinsics import InstructionSet
 from .pack import block_channels
 from .registry import Implementation, register
 from .row_tiles import RowTiles
-from .spec import ConvSpec, ConvWeights
+from .spec import ConvSpec, ConvWeights, without_zero_points
 from .tile import Tile
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
 
@@ -44,13 +44,14 @@ def applies(spec: ConvSpec) -> bool:
     return spec.groups == spec.data.channels == spec.out.channels and spec.data.block % BLOCK == 0
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"))
+@register(NAME, precisions=("fp32", "int8", "int16"), weight_zero_points=True)
 def depthwise_spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation | None:
     """One kernel a channel: vectors of channels, no dot product."""
     if not applies(spec):
         return None
+    spec, weights = without_zero_points(spec, weights)
     packed, weight_dtype = [pack_weight(weights.weight)], str(weights.weight.dtype)
     if spec.pads_with_zero_point:
         packed.append(border_correction(spec, weights.weight))

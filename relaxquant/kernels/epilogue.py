@@ -35,6 +35,9 @@ class Epilogue:
         residual = spec.epilogue.residual
         self.bias = arg("bias", (channels,), "int32" if integer else "float32")
         self.late_bias = arg("late_bias", (channels,), "int32") if spec.epilogue.narrow else None
+        self.weight_zero_point = (
+            arg("weight_zero_point", (channels,), "int32") if spec.weight_zero_points else None
+        )
         self.multiplier = arg("multiplier", (channels,), "float32") if integer else None
         self.residual = (
             arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
@@ -42,12 +45,17 @@ class Epilogue:
         self.bounds = arg("bounds", (3,), "float32")  # low, high, residual_scale
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
 
-    def initial(self, channel):
+    def initial(self, channel, window_sum=None):
         """Start value of the accumulators of the channels from ``channel`` on.
 
-        The bias, or, where it is added after the accumulator was narrowed, the zero point's part.
+        The bias, or, where it is added after the accumulator was narrowed, the zero point's part;
+        and, where weights have zero points, what these take away from an output pixel whose
+        window's values sum up to ``window_sum`` (`window_sums`).
         """
-        return self.bias[lanes_at(channel, self.isa.lanes)]
+        at = lanes_at(channel, self.isa.lanes)
+        if window_sum is None:
+            return self.bias[at]
+        return self.bias[at] - self.weight_zero_point[at] * T.broadcast(window_sum, self.isa.lanes)
 
     def finish(self, acc, n, channel, oh, ow) -> None:
         """Narrow, scale, add the residual, clip, round and store one vector of accumulators."""
@@ -85,6 +93,8 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
     arrays = [pad_to(corrected_bias(spec, weights), channels)]
     if spec.epilogue.narrow:
         arrays = [arrays[0] - pad_to(weights.bias, channels), pad_to(weights.bias, channels)]
+    if spec.weight_zero_points:
+        arrays.append(pad_to(weights.zero_point.astype(np.int32), channels))
     if weights.multiplier is not None:
         arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
     low, high = weights.low, weights.high
@@ -95,8 +105,9 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
 def conv_arguments(spec: ConvSpec, weights: ConvWeights, packed: list[np.ndarray]) -> list:
     """A convolution's arguments as an `Implementation` lists them.
 
-    Data, packed weights, bias (two where the accumulator is narrowed, see `Epilogue.initial`) and
-    multiplier, the residual where there is one, bounds.
+    Data, packed weights, bias (two where the accumulator is narrowed, see `Epilogue.initial`),
+    zero points of the weights where they have any, multiplier, the residual where there is one,
+    bounds.
     """
     *scaling, bounds = epilogue_parameters(spec, weights)
     residual = [1] if spec.epilogue.residual is not None else []

@@ -42,6 +42,7 @@ from .spec import ConvSpec, ConvWeights, TensorSpec, Window
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, ceildiv, lanes_at, prim_func
 from .weight_store import bits_of_panels, stored
+from .window_sums import instructions
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -105,7 +106,7 @@ def tiles(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> list[Til
     return ranked_tiles(spec, isa, dot_product(spec, weights, isa)) if applies(spec) else []
 
 
-@register(NAME, precisions=("int8",), tiles=tiles)
+@register(NAME, precisions=("int8",), tiles=tiles, weight_zero_points=True)
 def image_spatial_pack(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
@@ -118,7 +119,7 @@ def image_spatial_pack(
     bits = bits_of_panels(panels, spec)
     return Implementation(
         schedule=NAME,
-        instructions=dot.name,
+        instructions=instructions(spec, dot.name),
         key=("image", spec, isa.name, dot.name, tile, bits),
         build=lambda: build(spec, isa, dot, tile, bits),
         arguments=conv_arguments(spec, weights, [stored(panels, bits, isa)]),

@@ -78,6 +78,8 @@ class Schedule:
         ``tiles(spec, weights, isa)``: the register tiles worth timing for a layer it applies to.
     layout : str
         ``"NCHW16c"`` or ``"NHWC"``: that of a whole network for which the schedule is asked.
+    weight_zero_points : bool
+        Whether the rule takes layers whose weights have zero points.
     """
 
     name: str
@@ -85,6 +87,15 @@ class Schedule:
     rule: Rule = field(repr=False)
     tiles: Tiles = field(repr=False, default=no_tiles)
     layout: str = NCHW16C
+    weight_zero_points: bool = False
+
+    def implement(
+        self, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
+    ) -> Implementation | None:
+        """What the rule makes of a layer; None where the schedule does not apply."""
+        if spec.weight_zero_points and not self.weight_zero_points:
+            return None
+        return self.rule(spec, weights, isa, tile)
 
 
 AUTO = "auto"
@@ -96,6 +107,7 @@ def register(
     precisions: tuple[str, ...] = ("fp32", "int8"),
     tiles: Tiles = no_tiles,
     layout: str = NCHW16C,
+    weight_zero_points: bool = False,
 ) -> Callable[[Rule], Rule]:
     """Add the decorated rule to the schedule table, after those already in it.
 
@@ -104,7 +116,7 @@ def register(
     """
 
     def add(rule: Rule) -> Rule:
-        SCHEDULES.append(Schedule(name, precisions, rule, tiles, layout))
+        SCHEDULES.append(Schedule(name, precisions, rule, tiles, layout, weight_zero_points))
         return rule
 
     return add
@@ -167,11 +179,11 @@ def _tuned(
         return None
     tile = choice.register_tile
     for row in rows_of(choice.schedule, spec.precision):
-        found = row.rule(spec, weights, isa)
+        found = row.implement(spec, weights, isa)
         if found is None:
             continue
         if found.tile != tile and tile in row.tiles(spec, weights, isa):
-            found = row.rule(spec, weights, isa, tile)
+            found = row.implement(spec, weights, isa, tile)
         if found is not None and found.tile == tile:
             return replace(found, reason=choice.reason)
     return None
@@ -180,7 +192,7 @@ def _tuned(
 def _implement(
     name: str, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet
 ) -> Implementation | None:
-    found = (row.rule(spec, weights, isa) for row in rows_of(name, spec.precision))
+    found = (row.implement(spec, weights, isa) for row in rows_of(name, spec.precision))
     return next((implementation for implementation in found if implementation is not None), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -168,6 +168,7 @@ class ConvSpec:
     """A convolution (or dense layer: 1x1 on 1x1) and its epilogue.
 
     ``batch`` is None where it is symbolic. ``groups == data.channels`` is depthwise.
+    ``weight_zero_points`` says whether `ConvWeights.zero_point` is there to be subtracted.
     """
 
     batch: int | None
@@ -176,6 +177,7 @@ class ConvSpec:
     window: Window = Window()
     groups: int = 1
     epilogue: EpilogueSpec = EpilogueSpec()
+    weight_zero_points: bool = False
 
     @property
     def precision(self) -> str:
@@ -232,6 +234,9 @@ class ConvWeights:
         Bounds of the clip, in output units and before the zero point is added.
     residual_scale : float
         Output units for one step of the residual.
+    zero_point : numpy.ndarray, optional
+        (O,) int32, what is subtracted from the int8 weights of each output channel; the
+        differences may need nine bits. None where all are 0.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -240,3 +245,24 @@ class ConvWeights:
     low: float = -np.inf
     high: float = np.inf
     residual_scale: float = 1.0
+    zero_point: np.ndarray | None = field(repr=False, default=None)
+
+    @property
+    def centered(self) -> np.ndarray:
+        """The weights less their zero points: int16 where there are any, else as they are."""
+        return centered(self.weight, self.zero_point)
+
+
+def centered(weight: np.ndarray, zero_point: np.ndarray | None) -> np.ndarray:
+    """int8 weights (O, I / groups, KH, KW) less one zero point a channel, int16; or as they are."""
+    if zero_point is None:
+        return weight
+    return weight.astype(np.int16) - zero_point.astype(np.int16)[:, None, None, None]
+
+
+def without_zero_points(spec: ConvSpec, weights: ConvWeights) -> tuple[ConvSpec, ConvWeights]:
+    """The same layer with int16 weights, for kernels that multiply them as easily as int8."""
+    if not spec.weight_zero_points:
+        return spec, weights
+    spec = replace(spec, weight_zero_points=False)
+    return spec, replace(weights, weight=weights.centered, zero_point=None)

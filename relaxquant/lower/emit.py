@@ -104,19 +104,11 @@ class Emitter:
             seen.append(known)
             return self.variables[node.inputs[len(seen) - 1]]
         if isinstance(known, QuantizedConstant):
-            return relax.const(dequantize(known))
+            return relax.const(known.dequantized)
         if isinstance(expression, relax.Tuple) or isinstance(known, tuple):
             fields = expression.fields if isinstance(expression, relax.Tuple) else known
             return relax.Tuple([self._argument(field, node, seen) for field in fields])
         return known
-
-
-def dequantize(constant: QuantizedConstant) -> np.ndarray:
-    """A quantized constant as float32, for a call that stays with TVM."""
-    shape = [1] * constant.array.ndim
-    if constant.scale.size > 1:
-        shape[constant.axis] = -1
-    return (constant.array * constant.scale.reshape(shape)).astype(np.float32)
 
 
 def _function_name(node: Node, implementation: Implementation, function: PrimFunc) -> str:

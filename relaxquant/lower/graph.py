@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 
 from ..kernels.rounding import TO_EVEN
-from ..kernels.spec import INTEGERS, TensorSpec, Window
+from ..kernels.spec import INTEGERS, TensorSpec, Window, centered
 
 
 @dataclass(eq=False)
@@ -97,17 +97,20 @@ class Weight:
     """A layer's weights: float32, or int8 or int16 with a scale for each output channel.
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
+    ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
     """
 
     array: np.ndarray = field(repr=False)
     scale: np.ndarray | None = field(repr=False, default=None)
+    zero_point: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def dequantized(self) -> np.ndarray:
         """The weights as float32."""
         if self.scale is None:
             return self.array
-        return (self.array * self.scale[:, None, None, None]).astype(np.float32)
+        steps = centered(self.array, self.zero_point)
+        return (steps * self.scale[:, None, None, None]).astype(np.float32)
 
 
 @dataclass(eq=False)
@@ -161,6 +164,8 @@ class Node:
             return "activations are not quantized"
         if self.inputs[0].dtype == "uint8" and self.weight.array.dtype != np.int8:
             return f"no kernel multiplies uint8 by {self.weight.array.dtype}"
+        if self.inputs[0].dtype == "int16" and self.weight.zero_point is not None:
+            return "no kernel multiplies int16 by weights with zero points"
         return ""
 
 

@@ -203,18 +203,51 @@ def weight_of(reader: Reader, expression, axis: int) -> Weight:
 
 
 class QuantizedConstant:
-    """A dequantized int8 or int16 constant, before it is known whose weights it is."""
+    """A dequantized constant of int8, uint8 or int16, before it is known whose weights it is.
 
-    def __init__(self, array: np.ndarray, scale: np.ndarray, axis: int):
-        self.array, self.scale, self.axis = array, scale, axis % array.ndim
+    It becomes int8 without zero points wherever the differences fit: uint8 is shifted by 128, and
+    zero points that are left are subtracted here where no weight then needs a ninth bit.
+    """
+
+    def __init__(
+        self, array: np.ndarray, scale: np.ndarray, axis: int, zero_point: np.ndarray | int = 0
+    ):
+        self.scale, self.axis = scale, axis % array.ndim
+        zero_point = np.asarray(zero_point, np.int32).reshape(-1)
+        if array.dtype == np.uint8:
+            array, zero_point = (array ^ 128).view(np.int8), zero_point - 128
+        differences = array.astype(np.int32) - self._along_axis(zero_point, array.ndim)
+        ends = np.iinfo(array.dtype)
+        if differences.min(initial=0) >= ends.min and differences.max(initial=0) <= ends.max:
+            array, zero_point = differences.astype(array.dtype), np.zeros(1, np.int32)
+        self.array, self.zero_point = array, zero_point
 
     def weight(self, axis: int) -> Weight:
         """The constant as weights whose output channels lie along ``axis``."""
-        per_channel = self.scale.size > 1
-        if per_channel and self.axis != axis:
+        if self.axis != axis and max(self.scale.size, self.zero_point.size) > 1:
             raise Unsupported(f"weight scales along axis {self.axis} instead of {axis}")
-        scale = np.broadcast_to(self.scale.reshape(-1), (self.array.shape[axis],))
-        return Weight(self.array, scale.astype(np.float64))
+        scale, zero_point = (
+            np.broadcast_to(parameter.reshape(-1), (self.array.shape[axis],))
+            for parameter in (self.scale, self.zero_point)
+        )
+        return Weight(
+            self.array, scale.astype(np.float64), zero_point if zero_point.any() else None
+        )
+
+    @property
+    def dequantized(self) -> np.ndarray:
+        """The constant as float32."""
+        scale, zero_point = (
+            self._along_axis(parameter.reshape(-1), self.array.ndim)
+            for parameter in (self.scale, self.zero_point)
+        )
+        return ((self.array.astype(np.int32) - zero_point) * scale).astype(np.float32)
+
+    def _along_axis(self, parameter: np.ndarray, rank: int) -> np.ndarray:
+        """One value, or one for each index along the axis, in a form that broadcasts."""
+        shape = [1] * rank
+        shape[self.axis] = -1
+        return parameter.reshape(shape)
 
 
 from . import readers  # noqa: E402, F401  fills READERS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import tvm
 
@@ -9,7 +11,7 @@ from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import Window
 from ..parts import read_sum
 from ..qdq import read_rounding
-from .graph import Node, Value, Weight
+from .graph import Node, Value
 from .read import (
     QuantizedConstant,
     Reader,
@@ -21,6 +23,7 @@ from .read import (
 )
 
 BITS = {"int8": 8, "int16": 16}
+WEIGHTS = ("int8", "uint8", "int16")
 QUANTIZE = tvm.ir.Op.get("relax.quantize")
 
 
@@ -64,7 +67,7 @@ def dense(reader: Reader, var, call) -> Value:
         [data],
         output,
         window=Window((height, width)),
-        weight=Weight(kernel, weight.scale),
+        weight=replace(weight, array=kernel),
         reason=reader.keep_float.get(var.name, ""),
     )
 
@@ -217,9 +220,14 @@ def dequantize(reader: Reader, var, call):
             return known
         return _narrow(reader, var, call, known)
     array, scale, zero_point = (reader.array(arg) for arg in call.args[:3])
-    if array is None or scale is None or str(array.dtype) not in BITS or np.any(zero_point):
-        raise Unsupported("dequantize of weights that are not int8 or int16 with zero points of 0")
-    return QuantizedConstant(array, scale.astype(np.float64), int(call.attrs["axis"]))
+    if array is None or scale is None or zero_point is None:
+        raise Unsupported("dequantize of a constant by a scale or zero point that is computed")
+    if str(array.dtype) not in WEIGHTS or (array.dtype == np.int16 and zero_point.any()):
+        raise Unsupported(
+            "dequantize of weights that are not int8, uint8, or int16 with zero points of 0"
+        )
+    axis = int(call.attrs["axis"])
+    return QuantizedConstant(array, scale.astype(np.float64), axis, zero_point)
 
 
 def _narrow(reader: Reader, var, call, integers: Value) -> Value:

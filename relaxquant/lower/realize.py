@@ -50,6 +50,7 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
         epilogue=EpilogueSpec(
             residual.spec if residual else None, node.clip is not None, node.narrow
         ),
+        weight_zero_points=node.integer and node.weight.zero_point is not None,
     )
 
 
@@ -64,8 +65,15 @@ def conv_weights(node: Node) -> ConvWeights:
         weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
         return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
     multiplier = (data.scale * node.weight.scale / output.scale).astype(np.float32)
-    weight = narrowest(node.weight.array)
-    return ConvWeights(weight, bias_steps(node), multiplier, low, high, residual_scale)
+    return ConvWeights(
+        narrowest(node.weight.array),
+        bias_steps(node),
+        multiplier,
+        low,
+        high,
+        residual_scale,
+        node.weight.zero_point,
+    )
 
 
 def bias_steps(node: Node) -> np.ndarray:

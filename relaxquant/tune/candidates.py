@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tvm
@@ -40,12 +41,12 @@ def candidates(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> lis
         fits = spec.precision in row.precisions and row.layout == layout_of(AUTO)
         if not fits or row.name == REFERENCE:
             continue
-        own = row.rule(spec, weights, isa)
+        own = row.implement(spec, weights, isa)
         if own is None:
             continue
         found.append(Candidate(row.name, own.tile, lambda own=own: own))
         tiles += [
-            Candidate(row.name, tile, lambda row=row, tile=tile: row.rule(spec, weights, isa, tile))
+            Candidate(row.name, tile, partial(row.implement, spec, weights, isa, tile))
             for tile in row.tiles(spec, weights, isa)
         ]
     # Tiles of the schedule that the rules prefer come before those of the others.

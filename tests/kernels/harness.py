@@ -172,6 +172,7 @@ def conv_layer(
     weight_max: int = 127,
     weight_dtype: str = "int8",
     rounding: str = "TOEVEN",
+    weight_zero_points: bool = False,
     seed: int = 0,
 ) -> Layer:
     """A random convolution whose outputs spread over the range of their integers, and past it."""
@@ -190,7 +191,8 @@ def conv_layer(
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
     epilogue = EpilogueSpec(extra, clip, narrow if dtype != "float32" else None)
-    spec = ConvSpec(None if symbolic else batch, data, out, window, groups, epilogue)
+    batch_size = None if symbolic else batch
+    spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
     return Layer(
         spec=spec,
         weights=_conv_weights(rng, spec, weight_max, weight_dtype),
@@ -226,7 +228,11 @@ def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> Co
         bias = rng.integers(-spread, spread, shape[0]).astype(np.int32)
     unit = {"float32": 2, "uint8": 60, "int16": 15000}[spec.out.dtype] / spread
     multiplier = (unit * rng.uniform(0.3, 1.5, shape[0])).astype(np.float32)
-    return ConvWeights(weight, bias, multiplier, low, high, residual_scale)
+    zero_point = None
+    if spec.weight_zero_points:  # the ends of int8 among them
+        zero_point = rng.integers(-128, 128, shape[0]).astype(np.int32)
+        zero_point[:2] = (-128, 127)[: shape[0]]
+    return ConvWeights(weight, bias, multiplier, low, high, residual_scale, zero_point)
 
 
 def implement(layer: Layer, isa: InstructionSet, rule, tile: Tile | None = None) -> Implementation:

@@ -90,7 +90,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, window: Window, groups: int) -> 
 def accumulate(spec: ConvSpec, weights: ConvWeights, data: np.ndarray) -> np.ndarray:
     """The int32 accumulators of a convolution, bias and zero point included, as int64."""
     steps = data.astype(np.int64) - spec.data.zero_point  # so the border is 0: the zero point
-    acc = convolve(steps, weights.weight, spec.window, spec.groups)
+    acc = convolve(steps, weights.centered, spec.window, spec.groups)
     if spec.epilogue.narrow:
         end = 2 ** (spec.epilogue.narrow - 1)
         acc = np.clip(acc, -end, end - 1)

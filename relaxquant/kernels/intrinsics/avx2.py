@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..tir import T
 from .base import DotProduct, InstructionSet
 from .x86 import (
+    add_bytes,
     pair_dot,
     saturating_dots,
     short_sums,
     shuffle_lookup,
+    vnni_add_bytes,
     vnni_dot,
     vnni_pair_dot,
     widening_dot,
@@ -42,11 +44,13 @@ AVX2 = InstructionSet(
     in_flight=7,  # measured on Zen 4: 1x7 leaves chained dot products the registers they need
     pair_dot=pair_dot(PMADDWD, LANES, registers=12),
     short_sums=short_sums(PMADDUBSW, PMADDWD, LANES, registers=10),
+    add_bytes=add_bytes(PMADDUBSW, PMADDWD, LANES),
     lookup=LOOKUP,
 )
 
 # LLVM has one name for the 256-bit instruction and picks its encoding, here the VEX one.
-_VPDPBUSD = vnni_dot("llvm.x86.avx512.vpdpbusd.256", LANES)
+VPDPBUSD = "llvm.x86.avx512.vpdpbusd.256"
+_VPDPBUSD = vnni_dot(VPDPBUSD, LANES)
 
 AVX2_VNNI = InstructionSet(
     name="avx2_vnni",
@@ -56,5 +60,6 @@ AVX2_VNNI = InstructionSet(
     dots=(DotProduct(name="vpdpbusd", emit=_VPDPBUSD, cost=1, tile_registers=14),),
     round_to_int=_round_to_int,
     pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.256", LANES, registers=14),
+    add_bytes=vnni_add_bytes(VPDPBUSD, LANES),
     lookup=LOOKUP,
 )

@@ -7,10 +7,12 @@ from dataclasses import replace
 from ..tir import T
 from .base import BitCount, DotProduct, InstructionSet, TableLookup
 from .x86 import (
+    add_bytes,
     byte_shuffle,
     pair_dot,
     saturating_dots,
     shuffle_lookup,
+    vnni_add_bytes,
     vnni_dot,
     vnni_pair_dot,
     widening_dot,
@@ -19,6 +21,7 @@ from .x86 import (
 LANES = 16
 # On Zen 4, which multiplies one 512-bit vector a cycle, with a latency of four, and loads more.
 MEASURED = {"in_flight": 7, "load_cost": 0.5}
+PMADDUBSW = "llvm.x86.avx512.pmaddubs.w.512"
 PMADDWD = "llvm.x86.avx512.pmaddw.d.512"
 PSHUFB = "llvm.x86.avx512.pshuf.b.512"
 ROUND_CURRENT = 4  # _MM_FROUND_CUR_DIRECTION
@@ -41,18 +44,18 @@ AVX512 = InstructionSet(
     lanes=LANES,
     tile_registers=25,
     dots=(
-        *saturating_dots(
-            "llvm.x86.avx512.pmaddubs.w.512", PMADDWD, LANES, registers={4: 20, 2: 20, 1: 20}
-        ),
+        *saturating_dots(PMADDUBSW, PMADDWD, LANES, registers={4: 20, 2: 20, 1: 20}),
         DotProduct(name="vpmaddwd", emit=widening_dot(PMADDWD, LANES), cost=4, tile_registers=20),
     ),
     round_to_int=_round_to_int,
     pair_dot=pair_dot(PMADDWD, LANES, registers=24),
     lookup=shuffle_lookup(PSHUFB, LANES, registers=28),
+    add_bytes=add_bytes(PMADDUBSW, PMADDWD, LANES),
     **MEASURED,
 )
 
-_VPDPBUSD = vnni_dot("llvm.x86.avx512.vpdpbusd.512", LANES)
+VPDPBUSD = "llvm.x86.avx512.vpdpbusd.512"
+_VPDPBUSD = vnni_dot(VPDPBUSD, LANES)
 
 AVX512_VNNI = InstructionSet(
     name="avx512_vnni",
@@ -63,6 +66,7 @@ AVX512_VNNI = InstructionSet(
     round_to_int=_round_to_int,
     pair_dot=vnni_pair_dot("llvm.x86.avx512.vpdpwssd.512", LANES, registers=25),
     lookup=AVX512.lookup,
+    add_bytes=vnni_add_bytes(VPDPBUSD, LANES),
     **MEASURED,
 )
 

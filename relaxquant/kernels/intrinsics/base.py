@@ -221,6 +221,9 @@ class InstructionSet:
         What looks up bytes in tables, as ``pair_dot``.
     bit_count : BitCount, optional
         What counts bits, as ``pair_dot``.
+    add_bytes : callable, optional
+        ``add_bytes(acc, x)`` adds the four bytes of each lane of ``x``, uint8 x 4 lanes, to
+        ``acc``, int32 x lanes; without one there is `add_bytes_plainly`.
     """
 
     name: str
@@ -235,6 +238,7 @@ class InstructionSet:
     short_sums: ShortSums | None = field(repr=False, default=None)
     lookup: TableLookup | None = field(repr=False, default=None)
     bit_count: BitCount | None = field(repr=False, default=None)
+    add_bytes: Callable | None = field(repr=False, default=None)
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.
@@ -258,6 +262,16 @@ class InstructionSet:
             return whole and proven_free_of_saturation(quads, activation_max, dot.chain)
 
         return next(dot for dot in self.dots if exact(dot))
+
+
+def add_bytes_plainly(acc, x, lanes: int):
+    """`InstructionSet.add_bytes` in plain vector arithmetic: even and odd bytes, then halves."""
+    words = T.reinterpret(f"uint32x{lanes}", x)
+    bytes_ = T.broadcast(T.uint32(0x00FF00FF), lanes)
+    eight, sixteen = (T.broadcast(T.uint32(bits), lanes) for bits in (8, 16))
+    halves = (words & bytes_) + (T.shift_right(words, eight) & bytes_)
+    total = (halves & T.broadcast(T.uint32(0xFFFF), lanes)) + T.shift_right(halves, sixteen)
+    return acc + T.reinterpret(f"int32x{lanes}", total)
 
 
 def proven_free_of_saturation(quads: np.ndarray, activation_max: int = 255, chain: int = 1) -> bool:

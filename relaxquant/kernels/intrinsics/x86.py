@@ -121,6 +121,27 @@ def vnni_dot(vpdpbusd: str, lanes: int) -> Callable:
     return emit
 
 
+def vnni_add_bytes(vpdpbusd: str, lanes: int) -> Callable:
+    """``vpdpbusd`` with weights of 1."""
+
+    def emit(acc, x):
+        ones = splat(1, "int8", 4 * lanes)
+        return T.call_llvm_pure_intrin(f"int32x{lanes}", vpdpbusd, acc, x, ones)
+
+    return emit
+
+
+def add_bytes(pmaddubsw: str, pmaddwd: str, lanes: int) -> Callable:
+    """``vpmaddubsw`` with ones, whose sums fit int16, ``vpmaddwd`` with ones, ``vpaddd``."""
+    widen = _widen(pmaddwd, lanes)
+
+    def emit(acc, x):
+        ones = splat(1, "int8", 4 * lanes)
+        return widen(acc, T.call_llvm_pure_intrin(f"int16x{2 * lanes}", pmaddubsw, x, ones))
+
+    return emit
+
+
 def pair_dot(pmaddwd: str, lanes: int, registers: int) -> PairDot:
     """Two-way int16 dot product by ``vpmaddwd`` + ``vpaddd``: two instructions, 2 MACs a lane.
 
