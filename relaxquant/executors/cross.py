@@ -30,6 +30,10 @@ class CrossLibrary(Library):
         """Raise TargetError: the code is another architecture's."""
         raise self._not_here("run")
 
+    def stamped(self, *inputs):
+        """Raise TargetError: the code is another architecture's."""
+        raise self._not_here("run")
+
     def profile(self, *inputs, repeats: int = 10):
         """Raise TargetError: the code is another architecture's."""
         raise self._not_here("profiled")

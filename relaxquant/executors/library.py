@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import tvm
@@ -19,10 +18,11 @@ from ..errors import InputError, ModelError
 from ..lower.record import KernelRecord, KernelTable
 from . import threads
 from .accounting import MemoryUse
+from .buffers import aligned_empty
+from .layer_times import LayerTime, StampedNetwork, match
 from .program import Program, StockProgram, quiet_stderr
 
 METADATA = "relaxquant_metadata"
-ALIGNMENT = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,6 @@ class Metadata:
         """The inverse of `as_dict`."""
         kernels = KernelTable([KernelRecord(**record) for record in plain["kernels"]])
         return cls(**(plain | {"kernels": kernels, "memory": MemoryUse(**plain["memory"])}))
-
-
-@dataclass(frozen=True)
-class LayerTime:
-    """Time of one kernel call: seconds, median over the repeats of a profile."""
-
-    record: KernelRecord
-    seconds: float
 
 
 class Library:
@@ -113,10 +105,17 @@ class Library:
         """
         arguments = self._arguments(inputs)
         threads.use(self.threads)
-        result = self._main(*arguments)
-        if isinstance(result, tvm.runtime.Tensor):
-            return result.numpy()
-        return [tensor.numpy() for tensor in result]
+        return _arrays(self._main(*arguments))
+
+    def stamped(self, *inputs):
+        """Run the network as a call does, while it stamps the time before and after each kernel.
+
+        This is what `profile` runs; the output is that of a call. Timed beside a call, it tells
+        what the stamps cost.
+        """
+        arguments = self._arguments(inputs)
+        threads.use(self.threads)
+        return _arrays(self._stamped(arguments))
 
     def _arguments(self, inputs: Sequence) -> list:
         """Inputs copied into tensors of our own, whose memory is aligned for the kernels."""
@@ -187,6 +186,9 @@ class Library:
     def profile(self, *inputs, repeats: int = 10) -> list[LayerTime]:
         """Time every kernel call.
 
+        The network itself reads the processor's time-stamp counter before and after each call; see
+        `relaxquant.executors.stamps`.
+
         Parameters
         ----------
         *inputs : numpy.ndarray or torch.Tensor
@@ -197,49 +199,30 @@ class Library:
         Returns
         -------
         list of LayerTime
-            One for each record of `kernels`, in order; memory management is left out.
+            One for each kernel call, in order: as the records of `kernels`, but for the executor
+            ``"naive"``, where TVM's pipeline decides on the calls. Memory management is left out.
+
+        Raises
+        ------
+        InputError
+            If an input is wrong, or ``repeats`` is below 1.
         """
+        if repeats < 1:
+            raise InputError(f"repeats must be at least 1, got {repeats}")
         arguments = self._arguments(inputs)
         threads.use(self.threads)
-        machine = relax.VirtualMachine(self._executable, tvm.cpu())
-        runs = [_kernel_times(machine, arguments) for _ in range(repeats + 1)][1:]
-        names = [name for name, _ in runs[0]]
-        seconds = [median(run[i][1] for run in runs) for i in range(len(names))]
-        return _match(self.kernels, names, seconds)
+        seconds = np.median(self._stamped.seconds(arguments, repeats), axis=0)
+        return match(self.kernels, self._stamped.names, seconds)
+
+    @cached_property
+    def _stamped(self) -> StampedNetwork:
+        return StampedNetwork(self._machine)
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array whose memory starts where TVM's kernels expect it, at a multiple of 64 bytes."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _kernel_times(machine, arguments) -> list[tuple[str, float]]:
-    """(name, seconds) of every call that is not a builtin of the virtual machine."""
-    times, started = [], [0.0]
-
-    def instrument(_function, name, before, _result, *_arguments):
-        if before:
-            started[0] = time.perf_counter()
-        elif not name.startswith("vm.builtin"):
-            times.append((str(name), time.perf_counter() - started[0]))
-        return 0
-
-    machine.set_instrument(instrument)
-    machine["main"](*arguments)
-    return times
-
-
-def _match(kernels: KernelTable, names: list[str], seconds: list[float]) -> list[LayerTime]:
-    """Kernel calls by record where the two agree one to one, else by the functions' own names."""
-    if [record.name for record in kernels] == names:
-        return [LayerTime(*pair) for pair in zip(kernels, seconds, strict=True)]
-    return [
-        LayerTime(KernelRecord(name, "", name.rstrip("0123456789"), "", "", "", ""), time_)
-        for name, time_ in zip(names, seconds, strict=True)
-    ]
+def _arrays(result) -> np.ndarray | list[np.ndarray]:
+    if isinstance(result, tvm.runtime.Tensor):
+        return result.numpy()
+    return [tensor.numpy() for tensor in result]
 
 
 def load(path: str | Path) -> Library:

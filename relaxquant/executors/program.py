@@ -30,6 +30,7 @@ from tvm.support import cc
 from tvm.tirx import PrimFunc
 
 from .compiled_kernel import CompiledKernel, KernelSource, compiled
+from .stamps import stamp_source, stamping_pipeline, with_stamps
 from .threads import available
 
 
@@ -45,26 +46,26 @@ class Program:
     """
 
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
-        self._module, self._target = module, target
+        self._module, self._target = with_stamps(module), target
         functions = {
             variable.name_hint: function
             for variable, function in module.functions.items()
             if isinstance(function, PrimFunc)
         }
-        self._kernels = in_parallel(
-            lambda name: compiled(KernelSource(name, functions[name], target)), list(functions)
-        )
+        sources = [KernelSource(name, function, target) for name, function in functions.items()]
+        self._linked_kernels = in_parallel(compiled, [*sources, stamp_source(target)])
+        self._kernels = self._linked_kernels[: len(sources)]
 
     @cached_property
     def executable(self) -> VMExecutable:
         """Kernels made executable in this process, and the bytecode."""
         # A kernel's machine code is written when it is first looked up: here, in parallel.
-        in_parallel(CompiledKernel.load, self._kernels)
+        in_parallel(CompiledKernel.load, self._linked_kernels)
         return self._linked
 
     @cached_property
     def _linked(self) -> VMExecutable:
-        return self._link([kernel.module for kernel in self._kernels])
+        return self._link([kernel.module for kernel in self._linked_kernels])
 
     def export(self, path: Path, compiler: str | None = None) -> None:
         """Write a shared library that needs nothing but TVM's runtime; uses the C linker.
@@ -76,11 +77,12 @@ class Program:
             export(self._linked, path, compiler)
             return
         with tempfile.TemporaryDirectory() as folder:
-            files = [str(Path(folder) / f"kernel{i}.o") for i in range(len(self._kernels))]
-            in_parallel(CompiledKernel.write_object, self._kernels, files)
+            kernels = self._linked_kernels
+            files = [str(Path(folder) / f"kernel{i}.o") for i in range(len(kernels))]
+            in_parallel(CompiledKernel.write_object, kernels, files)
             objects = [
                 tvm.runtime.load_static_library(file, [kernel.name])
-                for kernel, file in zip(self._kernels, files, strict=True)
+                for kernel, file in zip(kernels, files, strict=True)
             ]
             export(self._link(objects), path)
 
@@ -93,9 +95,8 @@ class Program:
         tvm.get_global_func("relax.VMCodeGen")(builder, self._module)
         link = tvm.get_global_func("relax.VMLink")
         executable = link(builder, self._target, None, [], {})
-        if kernels:
-            # In place of an empty C module; kernels are imported nowhere else, which changes them.
-            executable.clear_imports()
+        # In place of an empty C module; kernels are imported nowhere else, which changes them.
+        executable.clear_imports()
         for kernel in kernels:
             executable.import_module(kernel)
         return VMExecutable(executable)
@@ -105,7 +106,10 @@ class StockProgram:
     """A network as ``relax.build`` compiles it, with the interface of `Program`."""
 
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
-        self.executable = relax.build(module, target)
+        pipeline = stamping_pipeline(relax.get_pipeline("default"))
+        self.executable = relax.build(module, target, relax_pipeline=pipeline)
+        self._modules = [m for m in _import_tree(self.executable.mod) if m.kind == "llvm"]
+        self.executable.mod.import_module(compiled(stamp_source(target)).module)
 
     def export(self, path: Path, compiler: str | None = None) -> None:
         """As `Program.export`."""
@@ -113,8 +117,7 @@ class StockProgram:
 
     def source(self, form: str) -> str:
         """As `Program.source`."""
-        modules = _import_tree(self.executable.mod)
-        return "\n".join(m.inspect_source(form) for m in modules if m.kind == "llvm")
+        return "\n".join(module.inspect_source(form) for module in self._modules)
 
 
 def export(executable: VMExecutable, path: Path, compiler: str | None = None) -> None:
