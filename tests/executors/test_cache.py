@@ -15,6 +15,7 @@ from torch import nn
 
 import relaxquant as rq
 from relaxquant.executors import cache, content, program
+from relaxquant.executors.stamps import STAMP
 from relaxquant.kernels import registry
 
 SCRIPT = """
@@ -93,7 +94,8 @@ def test_a_hit_behaves_like_a_fresh_library(compiled, x, tmp_path):
     # These need what machine code no longer tells: compiled again, once for both.
     assert hit.source("asm") == fresh.source("asm")
     np.testing.assert_array_equal(rq.load(hit.export(tmp_path / "net.so"))(x), fresh(x))
-    assert len(compiled) == count + len(hit.kernels)
+    assert compiled[count:].count(STAMP) == 1
+    assert len(compiled) == count + len(hit.kernels) + 1
 
 
 def test_export_copies_the_entry_where_that_is_what_it_would_write(compiled, x, folder, tmp_path):
