@@ -30,8 +30,8 @@ def insert_qdq(
     producer, and every operator that reads it reads the latter; the function's result stays float.
     What stands before it says how it is rounded and which bits it uses: see `relaxquant.qdq`.
     Weights of quantized layers become ``R.dequantize`` of an int8 or int16 constant; biases stay
-    float additions. A layer's sum of 8 or 16 bits is one more pair, before the bias, whose scale
-    is that of the sum.
+    float additions, of whole steps of the layer's sum. A sum of 8 or 16 bits is one more pair,
+    before the bias, whose scale is that of the sum.
 
     Parameters
     ----------
@@ -108,11 +108,12 @@ class _Writer:
 
     def _with_bias(self, node: Node, call: relax.Call) -> relax.Call:
         layer = self.layer_of_bias[node.index]
-        shift = self.weights[layer].shift
-        if shift is None:
+        if layer not in self.weights:
             return call
+        shift = self.weights[layer].shift
+        bias = self.annotation.bias_of(layer)
+        bias = self._in_steps(layer, bias if shift is None else bias + shift)
         (old,) = node.constants
-        bias = self.annotation.bias_of(layer) + shift
         new = relax.const(bias.reshape(self._bias_shape(layer)))
         args = [new if arg.same_as(old) else arg for arg in call.args]
         return relax.Call(call.op, args, call.attrs, call.ty_args)
@@ -128,12 +129,25 @@ class _Writer:
         found = self.weights.get(node.index)
         if found is None or found.shift is None or node.index in self.layer_of_bias.values():
             return None
-        return relax.const(found.shift.reshape(self._bias_shape(node.index)))
+        shift = self._in_steps(node.index, found.shift)
+        return relax.const(shift.reshape(self._bias_shape(node.index)))
+
+    def _in_steps(self, layer: int, bias: np.ndarray) -> np.ndarray:
+        """A bias as integers hold it, in whole steps of the sum that it is added to.
+
+        Integer kernels round it so; written here, the float graph and they compute the same.
+        """
+        if self.config.sum_bits < 32:
+            return bias  # it is added to the narrowed sum, in float
+        step = self._step_of_sum(layer)
+        return (np.rint(bias / step) * step).astype(np.float32)
+
+    def _step_of_sum(self, layer: int) -> np.ndarray:
+        return self.weights[layer].scale * self.integers.data_codes(layer).scale
 
     def _narrow_sum(self, bb: relax.BlockBuilder, node: Node, var: relax.Var) -> relax.Var:
         """A layer's sum as an integer of `QConfig.sum_bits` holds it, saturated."""
-        scale = self.weights[node.index].scale * self.integers.data_codes(node.index).scale
-        scale = np.broadcast_to(scale, node.shape[1]).astype(np.float32)
+        scale = np.broadcast_to(self._step_of_sum(node.index), node.shape[1]).astype(np.float32)
         dtype = f"int{self.config.sum_bits}"
         parameters = (relax.const(scale), relax.const(np.zeros(scale.shape, dtype)))
         narrow = R.quantize(var, *parameters, axis=1, out_dtype=dtype)

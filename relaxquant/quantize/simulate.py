@@ -1,8 +1,8 @@
 """The float network that computes what a quantized one does: fake quantization, for a look inside.
 
 Nothing is stored in integers: activations are rounded to multiples of their scales and clipped,
-weights are replaced by the values their integers stand for. Integer kernels round biases to a step
-of their sum and sum exactly, so that single values end up one step away, next to a half.
+weights are replaced by the values their integers stand for. Integer kernels sum exactly, so that
+single values end up one step away, next to a half.
 """
 
 from __future__ import annotations

@@ -156,14 +156,18 @@ def test_a_dead_relu_and_a_dead_channel(net, stock, batches):
 
     mod = net(body)
     qmod = quantize(mod, QConfig.best(), batches, compile_fn=stock)
-    for row in summary(qmod):
+    rows = summary(qmod)
+    for row in rows:
         assert np.isfinite(row.scale) and row.scale > 0
     scales = [
         n.constants[1].value.numpy() for n in read_graph(qmod).nodes if not n.inputs and n.constants
     ]
     assert all((scale > 0).all() for scale in scales)
     x = batches[0]
-    np.testing.assert_allclose(stock(qmod)(x)[0], stock(mod)(x)[0], atol=1e-6)
+    # Nothing but biases is left, and those are whole steps of the sum.
+    dead = next(row for row in rows if row.tensor == "dead")
+    step = dead.scale * max(scale.max() for scale in scales)
+    np.testing.assert_allclose(stock(qmod)(x)[0], stock(mod)(x)[0], atol=step / 2 + 1e-6)
 
 
 def test_weights_next_to_zero_keep_their_bias(net, stock, batches):
