@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import tvm
@@ -12,11 +13,12 @@ from tvm import relax
 
 from .. import target as targets
 from ..errors import InputError, ModelError, did_you_mean
+from ..kernels.fixed_point import FLOAT
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO
 from ..kernels.tuned import Tuned
 from ..kernels.tuned import load as load_tuned
-from ..lower import KernelTable, lower
+from ..lower import KernelTable, check_requantize, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from ..parts import joined
 from . import cache as compiled
@@ -40,6 +42,7 @@ def compile(
     batch: int | None = None,
     tuned: Tuned | str | Path | None = None,
     cache: bool = True,
+    requantize: str = FLOAT,
 ) -> Library:
     """Compile fp32 or QDQ Relax into a library that runs.
 
@@ -67,16 +70,22 @@ def compile(
         Keep the result in the cache folder, and take it from there if the same network was
         compiled before by the same code: see `relaxquant.executors.content.digest`.
         ``$RELAXQUANT_COMPILE_CACHE=0`` is ``cache=False`` for a whole process.
+    requantize : str
+        How sums of 8-bit integers become 8-bit integers again. ``"float"``: one product in float32,
+        rounded once. ``"tflite"``: the integer multiplier and two roundings of TFLite's reference
+        kernels, bit for bit. It takes a little longer, and ``lib.kernels`` says where it holds.
 
     Raises
     ------
     InputError
-        For an unknown executor or schedule, more threads than TVM's pool may have, a symbolic
-        batch that the executor cannot take, or ``tuned`` of another target or thread count.
+        For an unknown executor, schedule or requantization, more threads than TVM's pool may have,
+        a symbolic batch that the executor cannot take, ``tuned`` of another target or thread count,
+        or ``requantize`` with executor ``"naive"``, which computes in float.
     ModelError, TargetError
         If the module or the target is not supported.
     """
     _check_executor(executor)
+    _check_requantize(requantize, executor)
     main_of(module)
     module = joined(module)
     threads = pool.check(threads)
@@ -87,13 +96,18 @@ def compile(
     def build() -> tuple[Program | StockProgram, Metadata]:
         if executor == "naive":
             return _build_naive(module, resolved, threads)
-        return _build(module, resolved, threads, executor, schedule, tuned)
+        return _build(module, resolved, threads, executor, schedule, tuned, requantize)
 
     if not targets.runs_here(resolved):
         return CrossLibrary(*build(), resolved)
     if cache and compiled.enabled() and content.is_all_ours():
         chosen = tuned.fingerprint() if tuned else ""
-        options = {"executor": executor, "schedule": schedule, "tuned": chosen}
+        options = {
+            "executor": executor,
+            "schedule": schedule,
+            "tuned": chosen,
+            "requantize": requantize,
+        }
         return _through_cache(content.digest(module, resolved, options), build, threads)
     program, metadata = build()
     return Library(program.executable, metadata, lambda: program)
@@ -110,13 +124,20 @@ def _for_this(tuned, schedule: str, target: tvm.target.Target, threads: int) -> 
 
 
 def _build(
-    module, target, threads: int, executor: str, schedule: str, tuned: Tuned | None
+    module,
+    target,
+    threads: int,
+    executor: str,
+    schedule: str,
+    tuned: Tuned | None,
+    requantize: str,
 ) -> tuple[Program, Metadata]:
-    lowered = lower(module, target, schedule, tuned)
+    lowered = lower(module, target, schedule, tuned, requantize)
     with tvm.transform.PassContext(opt_level=3), target:
         planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
         kernels = KernelTable(lowered.kernels)
         metadata = _metadata(module, target, executor, threads, kernels, account(planned))
+        metadata = replace(metadata, requantize=requantize)
         ready = machine_pipeline()(_with_metadata(planned, metadata))
     return Program(ready, target), metadata
 
@@ -155,6 +176,15 @@ def _check_executor(executor: str) -> None:
     if executor not in EXECUTORS:
         hint = did_you_mean(executor, EXECUTORS)
         raise InputError(f"no executor is called {executor!r}{hint} (there are: {EXECUTORS})")
+
+
+def _check_requantize(requantize: str, executor: str) -> None:
+    check_requantize(requantize)
+    if executor == "naive" and requantize != FLOAT:
+        raise InputError(
+            f"executor 'naive' computes in float and cannot requantize as {requantize!r}: use "
+            "executor 'graph' or 'vm', or leave requantize= out"
+        )
 
 
 def bind_batch(module: tvm.IRModule, executor: str, batch: int | None) -> tvm.IRModule:

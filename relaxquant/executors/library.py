@@ -15,6 +15,7 @@ from tvm import relax
 from tvm.relax.vm_build import VMExecutable
 
 from ..errors import InputError, ModelError
+from ..kernels.fixed_point import FLOAT
 from ..lower.record import KernelRecord, KernelTable
 from . import threads
 from .accounting import MemoryUse
@@ -29,7 +30,8 @@ METADATA = "relaxquant_metadata"
 class Metadata:
     """What a library knows of itself, also after it was saved.
 
-    ``inputs`` is a list of (name, shape with None for a symbolic batch, dtype).
+    ``inputs`` is a list of (name, shape with None for a symbolic batch, dtype); ``requantize`` is
+    what `relaxquant.compile` was asked for.
     """
 
     inputs: list
@@ -38,6 +40,7 @@ class Metadata:
     threads: int
     kernels: KernelTable
     memory: MemoryUse
+    requantize: str = FLOAT
 
     def as_dict(self) -> dict:
         """JSON-able form."""

@@ -2,15 +2,18 @@
 
 The order of float operations is fixed (one multiply, one fused multiply-add for the residual,
 clip, round to nearest even), and the fused operation is asked for by name, so that a NumPy model
-of it can be compared bit for bit.
+of it can be compared bit for bit. Where a network is to give what TFLite gives, `fixed_point`
+takes the place of floats.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from . import fixed_point
+from .fixed_point import TFLITE
 from .intrinsics import InstructionSet
-from .requantize import from_float, fused_multiply_add, to_float
+from .requantize import clip_vector, from_float, fused_multiply_add, to_float
 from .spec import ConvSpec, ConvWeights
 from .tir import T, arg, lanes_at, splat, store
 
@@ -38,11 +41,15 @@ class Epilogue:
         self.weight_zero_point = (
             arg("weight_zero_point", (channels,), "int32") if spec.weight_zero_points else None
         )
-        self.multiplier = arg("multiplier", (channels,), "float32") if integer else None
+        self.fixed_point = spec.epilogue.requantize == TFLITE
+        scaling = "int32" if self.fixed_point else "float32"
+        self.multiplier = arg("multiplier", (channels,), scaling) if integer else None
+        self.right = arg("right", (channels,), "int32") if self.fixed_point else None
+        self.left = arg("left", (channels,), "int32") if spec.epilogue.left_shifts else None
         self.residual = (
             arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
         )
-        self.bounds = arg("bounds", (3,), "float32")  # low, high, residual_scale
+        self.bounds = arg("bounds", (3,), scaling)  # low, high, residual_scale
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
 
     def initial(self, channel, window_sum=None):
@@ -62,6 +69,9 @@ class Epilogue:
         lanes, spec = self.isa.lanes, self.spec
         if self.late_bias is not None:
             acc = self._narrow(acc) + self.late_bias[lanes_at(channel, lanes)]
+        if self.fixed_point:
+            self._store_in_integers(acc, n, channel, oh, ow)
+            return
         value = acc
         if self.multiplier is not None:
             value = T.cast(acc, f"float32x{lanes}") * self.multiplier[lanes_at(channel, lanes)]
@@ -70,6 +80,16 @@ class Epilogue:
         low, high = self.bounds[0], self.bounds[1]
         stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
         store(self.output, spec.out.vector_at(n, channel, oh, ow, lanes), stored)
+
+    def _store_in_integers(self, acc, n, channel, oh, ow) -> None:
+        lanes, out = self.isa.lanes, self.spec.out
+        at = lanes_at(channel, lanes)
+        left = None if self.left is None else self.left[at]
+        steps = fixed_point.multiply(acc, self.multiplier[at], self.right[at], lanes, left)
+        steps = clip_vector(steps, self.bounds[0], self.bounds[1], lanes)
+        steps = steps + splat(out.zero_point, "int32", lanes)
+        stored = T.cast(steps, f"{out.dtype}x{lanes}")
+        store(self.output, out.vector_at(n, channel, oh, ow, lanes), stored)
 
     def _narrow(self, acc):
         """The accumulator as an integer of fewer bits would hold it, if it saturated."""
@@ -95,11 +115,21 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
         arrays = [arrays[0] - pad_to(weights.bias, channels), pad_to(weights.bias, channels)]
     if spec.weight_zero_points:
         arrays.append(pad_to(weights.zero_point.astype(np.int32), channels))
+    bounds = [weights.low, weights.high, weights.residual_scale]
+    if spec.epilogue.requantize == TFLITE:
+        arrays += [pad_to(array, channels) for array in _fixed_point(spec, weights)]
+        return [*arrays, np.array(bounds).astype(np.int32)]
     if weights.multiplier is not None:
         arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
-    low, high = weights.low, weights.high
-    arrays.append(np.array([low, high, weights.residual_scale], np.float32))
-    return arrays
+    return [*arrays, np.array(bounds, np.float32)]
+
+
+def _fixed_point(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
+    """Multipliers and shifts as `fixed_point.multiply` takes them."""
+    right = np.maximum(-weights.shift, 0) - 1
+    if not spec.epilogue.left_shifts:
+        return [weights.multiplier, right]
+    return [weights.multiplier, right, np.maximum(weights.shift, 0)]
 
 
 def conv_arguments(spec: ConvSpec, weights: ConvWeights, packed: list[np.ndarray]) -> list:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .fixed_point import FLOAT
 from .rounding import TO_EVEN
 from .tir import BLOCK, ceildiv, lanes_at
 
@@ -144,8 +145,9 @@ class EpilogueSpec:
     """What happens to an accumulator before it is stored.
 
     ``v = float(acc) * multiplier + (residual - zero_point) * residual_scale``, clipped, and, where
-    the output is uint8, rounded as it says and shifted by the output's zero point. Bounds and
-    scales are run-time parameters, so layers that differ only in them share one kernel.
+    the output is uint8, rounded as it says and shifted by the output's zero point. Or, from uint8
+    to uint8, the same without a float (`fixed_point`). Bounds and scales are run-time parameters,
+    so layers that differ only in them share one kernel.
 
     Parameters
     ----------
@@ -156,11 +158,17 @@ class EpilogueSpec:
     narrow : int, optional
         8 or 16: the accumulator, without the bias, saturates at the range of so many signed bits,
         and the bias is added after that (``dtype_activation`` of relay.quantize).
+    requantize : str
+        ``"float"`` or ``"tflite"``: one of `fixed_point.REQUANTIZE`. The latter has no residual.
+    left_shifts : bool
+        Whether an accumulator is multiplied by 1 or more, under ``"tflite"``.
     """
 
     residual: TensorSpec | None = None
     clip: bool = False
     narrow: int | None = None
+    requantize: str = FLOAT
+    left_shifts: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,14 +237,18 @@ class ConvWeights:
         (O,), int32 in units of the accumulator, or float32. For integers the zero-point correction
         ``-zero_point * sum(weight)`` is *not* in it: packing adds it.
     multiplier : numpy.ndarray, optional
-        (O,) float32, accumulator to output units; None for fp32.
+        (O,) float32, accumulator to output units; None for fp32. Under ``requantize="tflite"``
+        int32, and ``shift`` belongs to it.
     low, high : float
-        Bounds of the clip, in output units and before the zero point is added.
+        Bounds of the clip, in output units and before the zero point is added; integers under
+        ``requantize="tflite"``.
     residual_scale : float
         Output units for one step of the residual.
     zero_point : numpy.ndarray, optional
         (O,) int32, what is subtracted from the int8 weights of each output channel; the
         differences may need nine bits. None where all are 0.
+    shift : numpy.ndarray, optional
+        (O,) int32: ``multiplier * 2.0**(shift - 31)`` is what an accumulator is multiplied by.
     """
 
     weight: np.ndarray = field(repr=False)
@@ -246,6 +258,7 @@ class ConvWeights:
     high: float = np.inf
     residual_scale: float = 1.0
     zero_point: np.ndarray | None = field(repr=False, default=None)
+    shift: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def centered(self) -> np.ndarray:

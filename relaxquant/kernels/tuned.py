@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import InputError
+from .fixed_point import FLOAT
 from .intrinsics import InstructionSet
 from .pack import channel_quads
 from .spec import ConvSpec, ConvWeights, TensorSpec
@@ -184,13 +185,14 @@ def load(tuned: Tuned | str | Path | None) -> Tuned | None:
 def layer_key(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> str:
     """Equal for layers that run equally fast: their shapes and the dot product they can use.
 
-    Which zero points a layer has does not matter, only whether they are 0.
+    Which zero points a layer has does not matter, only whether they are 0; nor how it requantizes.
     """
+    residual = _without_zero_point(spec.epilogue.residual)
     plain = replace(
         spec,
         data=_without_zero_point(spec.data),
         out=_without_zero_point(spec.out),
-        epilogue=replace(spec.epilogue, residual=_without_zero_point(spec.epilogue.residual)),
+        epilogue=replace(spec.epilogue, residual=residual, requantize=FLOAT, left_shifts=False),
     )
     return _sha256([asdict(plain), isa.name, _dot_product(spec, weights, isa)])[:16]
 

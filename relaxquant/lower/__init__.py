@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import tvm
 
+from ..errors import InputError, did_you_mean
+from ..kernels.fixed_point import FLOAT, REQUANTIZE
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO, check_schedule, layout_of
 from ..kernels.spec import ConvSpec, ConvWeights
@@ -26,6 +28,7 @@ def lower(
     target: tvm.target.Target,
     schedule: str = "auto",
     tuned: Tuned | None = None,
+    requantize: str = FLOAT,
 ) -> Lowered:
     """Lower ``main`` of a fp32 or QDQ Relax module to kernels for ``target``.
 
@@ -45,16 +48,19 @@ def lower(
         feature maps.
     tuned : Tuned, optional
         What ``"auto"`` asks before the rules.
+    requantize : str
+        ``"float"``, or ``"tflite"`` for TFLite's integer arithmetic.
 
     Raises
     ------
     InputError
-        If no schedule is called ``schedule``.
+        If no schedule is called ``schedule``, or there is no such requantization.
     ModelError
         If the module's structure is not supported.
     """
     check_schedule(schedule)
-    reader, graph = _prepared(module, schedule)
+    check_requantize(requantize)
+    reader, graph = _prepared(module, schedule, requantize)
     return Emitter(graph, reader, instruction_set(target), schedule, tuned).emit()
 
 
@@ -85,11 +91,19 @@ def conv_layers(module: tvm.IRModule) -> list[ConvLayer]:
     ]
 
 
-def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
+def check_requantize(name: str) -> None:
+    """Raise InputError, with the nearest name, unless it is one of `fixed_point.REQUANTIZE`."""
+    if name not in REQUANTIZE:
+        hint = did_you_mean(name, REQUANTIZE)
+        known = ", ".join(map(repr, REQUANTIZE))
+        raise InputError(f"requantize must be one of {known}, not {name!r}{hint}")
+
+
+def _prepared(module: tvm.IRModule, schedule: str, requantize: str = FLOAT) -> tuple[Reader, Graph]:
     """Read, fused, and with a layout for every value."""
     keep_float: dict[str, str] = {}
     while True:
-        reader = Reader(main_of(joined(module)), keep_float)
+        reader = Reader(main_of(joined(module)), keep_float, requantize)
         graph = reader.graph()
         fuse(graph)
         graph.drop_dead()
@@ -102,4 +116,12 @@ def _prepared(module: tvm.IRModule, schedule: str) -> tuple[Reader, Graph]:
         keep_float |= overflowing
 
 
-__all__ = ["ConvLayer", "KernelRecord", "KernelTable", "Lowered", "conv_layers", "lower"]
+__all__ = [
+    "ConvLayer",
+    "KernelRecord",
+    "KernelTable",
+    "Lowered",
+    "check_requantize",
+    "conv_layers",
+    "lower",
+]

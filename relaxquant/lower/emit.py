@@ -10,6 +10,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from ..kernels.fixed_point import FLOAT, TFLITE
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
 from ..kernels.tuned import Tuned
@@ -18,7 +19,7 @@ from ..recent import Recent
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
 from .read import QuantizedConstant, Reader
-from .realize import conv_spec, narrowest, realize
+from .realize import conv_spec, in_fixed_point, narrowest, realize
 from .record import KernelRecord, is_dense, shape_text
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
@@ -142,9 +143,17 @@ def _record(node: Node, implementation: Implementation, name: str, batch) -> Ker
         macs=macs,
         tile=str(implementation.tile or ""),
         **_widths(node, implementation),
+        requantize=_requantize(node),
         chosen=implementation.reason,
         reason=node.why_float if node.op == "conv2d" else "",
     )
+
+
+def _requantize(node: Node) -> str:
+    """How an integer convolution gets from its sums to the integers it stores; else empty."""
+    if node.op != "conv2d" or not node.integer or not node.output.is_quantized:
+        return ""
+    return TFLITE if in_fixed_point(node) else FLOAT
 
 
 def _widths(node: Node, implementation: Implementation) -> dict[str, int]:

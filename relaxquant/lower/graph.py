@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 
+from ..kernels.fixed_point import FLOAT
 from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import INTEGERS, TensorSpec, Window, centered
 
@@ -98,11 +99,13 @@ class Weight:
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
     ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
+    ``unsigned`` says whether they were uint8 in the model, of which TFLite rounds scales otherwise.
     """
 
     array: np.ndarray = field(repr=False)
     scale: np.ndarray | None = field(repr=False, default=None)
     zero_point: np.ndarray | None = field(repr=False, default=None)
+    unsigned: bool = False
 
     @property
     def dequantized(self) -> np.ndarray:
@@ -124,6 +127,8 @@ class Node:
 
     A ``narrow`` saturates a sum to ``narrow`` bits, counted in ``steps`` for each channel; a conv2d
     takes it in. ``calls`` are the quantize and dequantize that it stands for.
+
+    ``requantize`` is what the network asks for: one of `kernels.fixed_point.REQUANTIZE`.
     """
 
     op: str
@@ -141,6 +146,7 @@ class Node:
     narrow: int | None = None
     steps: np.ndarray | None = field(repr=False, default=None)
     calls: tuple[Node, ...] = field(repr=False, default=())
+    requantize: str = FLOAT
 
     @property
     def residual(self) -> Value | None:

@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 
 from ..errors import ModelError
+from ..kernels.fixed_point import FLOAT
 from ..kernels.spec import Window
 from .graph import Graph, Node, Value, Weight
 
@@ -52,8 +53,13 @@ class Reader:
     else raises ModelError.
     """
 
-    def __init__(self, function: relax.Function, keep_float: Mapping[str, str] | None = None):
-        self.function = function
+    def __init__(
+        self,
+        function: relax.Function,
+        keep_float: Mapping[str, str] | None = None,
+        requantize: str = FLOAT,
+    ):
+        self.function, self.requantize = function, requantize
         self.keep_float = keep_float or {}  # layers that integers cannot compute -> the reason
         self.known: dict = {}  # Relax variable -> Value, Constant, Weight or tuple of those
         self.bound: dict = {}  # Relax variable -> what it is bound to
@@ -121,7 +127,7 @@ class Reader:
 
     def add(self, op: str, inputs: list[Value], output: Value, **fields) -> Value:
         """Append a node and return its output."""
-        node = Node(op, inputs, output, label=output.name, **fields)
+        node = Node(op, inputs, output, output.name, requantize=self.requantize, **fields)
         self.nodes.append(node)
         self.defined_by[output] = node
         return output
@@ -213,6 +219,7 @@ class QuantizedConstant:
         self, array: np.ndarray, scale: np.ndarray, axis: int, zero_point: np.ndarray | int = 0
     ):
         self.scale, self.axis = scale, axis % array.ndim
+        self.unsigned = array.dtype == np.uint8
         zero_point = np.asarray(zero_point, np.int32).reshape(-1)
         if array.dtype == np.uint8:
             array, zero_point = (array ^ 128).view(np.int8), zero_point - 128
@@ -230,9 +237,8 @@ class QuantizedConstant:
             np.broadcast_to(parameter.reshape(-1), (self.array.shape[axis],))
             for parameter in (self.scale, self.zero_point)
         )
-        return Weight(
-            self.array, scale.astype(np.float64), zero_point if zero_point.any() else None
-        )
+        zero_point = zero_point if zero_point.any() else None
+        return Weight(self.array, scale.astype(np.float64), zero_point, self.unsigned)
 
     @property
     def dequantized(self) -> np.ndarray:

@@ -7,7 +7,8 @@ Efficient Integer-Arithmetic-Only Inference", CVPR 2018): with ``x = sx * (X - z
     Y = zy + round(sx * sw / sy * (sum((X - zx) * W) + round(b / (sx * sw))))
 
 with one ``sw`` for each output channel. The multiplier stays in float32: on a CPU with vector
-floats it costs one instruction, where a fixed-point one costs several.
+floats it costs one instruction, where a fixed-point one costs several. Under
+``requantize="tflite"`` it is fixed-point all the same, so that results are TFLite's own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import convert, elementwise, pool2d
+from ..kernels.fixed_point import FLOAT, TFLITE
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec
 from ..kernels.tuned import Tuned
+from .fixed_point import quantize_multiplier, round_half_away
 from .graph import Node, Value
 
 INT32_MAX = 2**31 - 1
@@ -41,6 +44,7 @@ def realize(
 def conv_spec(node: Node, batch: int | None) -> ConvSpec:
     """Specification of a convolution's kernel."""
     residual = node.residual
+    fixed_point = in_fixed_point(node)
     return ConvSpec(
         batch=batch,
         data=node.inputs[0].spec,
@@ -48,7 +52,11 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
         window=node.window,
         groups=node.groups,
         epilogue=EpilogueSpec(
-            residual.spec if residual else None, node.clip is not None, node.narrow
+            residual.spec if residual else None,
+            node.clip is not None,
+            node.narrow,
+            TFLITE if fixed_point else FLOAT,
+            left_shifts=fixed_point and bool((multipliers(node)[1] >= 0).any()),
         ),
         weight_zero_points=node.integer and node.weight.zero_point is not None,
     )
@@ -64,7 +72,10 @@ def conv_weights(node: Node) -> ConvWeights:
         # The accumulator is in output units already: no multiplier is needed.
         weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
         return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
-    multiplier = (data.scale * node.weight.scale / output.scale).astype(np.float32)
+    multiplier, shift = (data.scale * node.weight.scale / output.scale).astype(np.float32), None
+    if in_fixed_point(node):
+        multiplier, shift = multipliers(node)
+        low, high = (float(round_half_away(end)) for end in (low, high))
     return ConvWeights(
         narrowest(node.weight.array),
         bias_steps(node),
@@ -73,7 +84,30 @@ def conv_weights(node: Node) -> ConvWeights:
         high,
         residual_scale,
         node.weight.zero_point,
+        shift,
     )
+
+
+def in_fixed_point(node: Node) -> bool:
+    """Whether a convolution requantizes as TFLite does, uint8 to uint8, where that is asked for.
+
+    Not one that adds a residual to its sums before they are quantized, of which TFLite knows none.
+    """
+    uint8 = all(value.dtype == "uint8" for value in (node.inputs[0], node.output))
+    takes_part = uint8 and node.integer and node.output.is_quantized and not node.residual
+    return node.requantize == TFLITE and takes_part
+
+
+def multipliers(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """TFLite's integer multiplier and shift for each output channel of a convolution.
+
+    The scales are multiplied in float64; for uint8 weights, whose kernels are older, in float32.
+    """
+    data, weight = node.inputs[0].scale, node.weight.scale
+    product = data * weight
+    if node.weight.unsigned:
+        product = (np.float32(data) * weight.astype(np.float32)).astype(np.float64)
+    return quantize_multiplier(product / node.output.scale)
 
 
 def bias_steps(node: Node) -> np.ndarray:

@@ -41,6 +41,9 @@ class KernelRecord:
     weight_bytes : int
         Weights in memory as this kernel reads them: packed, or, where it does not decode packed
         weights (depthwise, NHWC, Winograd), in int8 or int16 whatever their bits.
+    requantize : str
+        ``"float"`` or ``"tflite"``: how sums of integers become the integers that are stored; empty
+        where they do not.
     chosen : str
         Why this schedule.
     reason : str
@@ -60,6 +63,7 @@ class KernelRecord:
     weight_bits: int = 0
     activation_bits: int = 0
     weight_bytes: int = 0
+    requantize: str = ""
     chosen: str = ""
     reason: str = ""
 

@@ -20,6 +20,7 @@ from relaxquant.kernels.registry import Implementation
 from relaxquant.kernels.spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec, Window
 from relaxquant.kernels.tile import Tile
 from relaxquant.kernels.weight_store import bits_of_panels
+from relaxquant.lower.fixed_point import quantize_multiplier
 
 # One CPU for each instruction set. The levels of the x86-64 psABI hold nothing but the features in
 # question, so their code runs on every CPU that has those, whoever made it.
@@ -173,6 +174,8 @@ def conv_layer(
     weight_dtype: str = "int8",
     rounding: str = "TOEVEN",
     weight_zero_points: bool = False,
+    requantize: str = "float",
+    left_shifts: bool = False,
     seed: int = 0,
 ) -> Layer:
     """A random convolution whose outputs spread over the range of their integers, and past it."""
@@ -190,12 +193,17 @@ def conv_layer(
     if residual:
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
-    epilogue = EpilogueSpec(extra, clip, narrow if dtype != "float32" else None)
+    narrow = narrow if dtype != "float32" else None
+    epilogue = EpilogueSpec(extra, clip, narrow, requantize, left_shifts)
     batch_size = None if symbolic else batch
     spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
+    weights = _conv_weights(rng, spec, weight_max, weight_dtype)
+    if weights.shift is not None:
+        epilogue = replace(epilogue, left_shifts=bool((weights.shift >= 0).any()))
+        spec = replace(spec, epilogue=epilogue)
     return Layer(
         spec=spec,
-        weights=_conv_weights(rng, spec, weight_max, weight_dtype),
+        weights=weights,
         data=random_tensor(rng, data, batch),
         residual=random_tensor(rng, extra, batch) if extra else None,
     )
@@ -232,7 +240,14 @@ def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> Co
     if spec.weight_zero_points:  # the ends of int8 among them
         zero_point = rng.integers(-128, 128, shape[0]).astype(np.int32)
         zero_point[:2] = (-128, 127)[: shape[0]]
-    return ConvWeights(weight, bias, multiplier, low, high, residual_scale, zero_point)
+    shift = None
+    if spec.epilogue.requantize == "tflite":
+        scale = multiplier.astype(np.float64)
+        if spec.epilogue.left_shifts:  # the first channel's outputs are mostly at the bounds
+            scale[0] *= 2.0 ** np.ceil(3 - np.log2(scale[0]))
+        multiplier, shift = quantize_multiplier(scale)
+        low, high = np.floor((low, high))
+    return ConvWeights(weight, bias, multiplier, low, high, residual_scale, zero_point, shift)
 
 
 def implement(layer: Layer, isa: InstructionSet, rule, tile: Tile | None = None) -> Implementation:

@@ -104,11 +104,30 @@ def conv2d_int8(
 ) -> np.ndarray:
     """Convolution of uint8 or int16 with its epilogue."""
     acc = accumulate(spec, weights, data)
+    if spec.epilogue.requantize == "tflite":
+        factors = (array[:, None, None] for array in (weights.multiplier, weights.shift))
+        steps = multiply_by_quantized_multiplier(acc, *factors)
+        return (np.clip(steps, weights.low, weights.high) + spec.out.zero_point).astype(np.uint8)
     value = acc.astype(np.float32) * weights.multiplier.astype(np.float32)[:, None, None]
     if residual is not None:
         steps = to_float(residual, spec.epilogue.residual)
         value = fused_multiply_add(steps, np.float32(weights.residual_scale), value)
     return from_float(value, weights.low, weights.high, spec.out, spec.epilogue.clip)
+
+
+def multiply_by_quantized_multiplier(
+    x: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """TFLite's function of that name, step by step in int64; ``x`` is int32 in value."""
+    multiplier, shift = multiplier.astype(np.int64), shift.astype(np.int64)
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    x = (x.astype(np.int64) << left).astype(np.int32).astype(np.int64)
+    product = x * multiplier
+    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    high = np.sign(nudged) * (np.abs(nudged) >> 31)  # division in C goes towards zero
+    mask = (1 << right) - 1
+    threshold = (mask >> 1) + (high < 0)
+    return (high >> right) + ((high & mask) > threshold)
 
 
 def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:
