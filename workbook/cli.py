@@ -1,4 +1,4 @@
-"""The command line: ``python -m workbook run | list | report | bench``."""
+"""The command line: ``python -m workbook run | list | report | compare | bench``."""
 
 from __future__ import annotations
 
@@ -96,6 +96,37 @@ def report(run: str) -> None:
     from workbook.report import build
 
     click.echo(f"Report: {paths.relative(build(_folder(run)))}")
+
+
+@main.command()
+@click.argument("before")
+@click.argument("after")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The page. [outputs/compare-BEFORE-AFTER.html]",
+)
+@click.option(
+    "--fail-on-regression",
+    is_flag=True,
+    help="Exit with 1 where something regressed, or a notebook no longer ends well.",
+)
+@_plain_errors
+def compare(before: str, after: str, out: Path | None, fail_on_regression: bool) -> None:
+    """Say what changed from run BEFORE to run AFTER: folders, names in outputs/, or 'latest'.
+
+    Measurements that both runs made are improved, regressed, unchanged or inconclusive; the page
+    says by which rule.
+    """
+    from workbook import compare_report
+    from workbook.compare import compare as compared
+
+    found = compared(_folder(before), _folder(after))
+    page = out or paths.outputs_dir() / f"compare-{found.before.name}-{found.after.name}.html"
+    compare_report.write(found, page)
+    compare_report.show(found, Console())
+    click.echo(f"Comparison: {paths.relative(page)}")
+    sys.exit(int(fail_on_regression and found.regressed))
 
 
 def _listed(kind: type) -> Callable[..., tuple]:

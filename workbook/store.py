@@ -134,7 +134,18 @@ def read(path: Path) -> list[Row]:
         reader = csv.DictReader(stream)
         if reader.fieldnames != list(COLUMNS):
             raise WorkbookError(f"{path.name} is no result file: its header is {reader.fieldnames}")
-        return [check_row({k: _parse(k, v) for k, v in row.items()}) for row in reader]
+        return [parse_row(row) for row in reader]
+
+
+def parse_row(cells: Mapping[str, str | None]) -> Row:
+    """Return a row from the cells of a CSV line, with its types; empty cells become ``None``.
+
+    Raises
+    ------
+    WorkbookError
+        As `check_row`.
+    """
+    return check_row({name: _parse(name, text) for name, text in cells.items()})
 
 
 def merge(paths: Iterable[Path], target: Path) -> int:
