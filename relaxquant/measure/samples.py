@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .intervals import bootstrap_median, check_confidence
 
 AA_SUFFIX = " (A/A)"
@@ -111,9 +110,8 @@ class Timings:
         """Samples of one variant, seconds, shape (rounds,); InputError for an unknown name."""
         if name in self.samples:
             return self.samples[name]
-        near = difflib.get_close_matches(name, self.samples, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"no variant {name!r} was timed: {hint}timed were {self.names}")
+        near = did_you_mean(name, self.samples)
+        raise InputError(f"no variant {name!r} was timed{near} (timed were {self.names})")
 
     def median(self, name: str) -> float:
         """Median seconds a call."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..errors import did_you_mean
 from .errors import FetchError, ZooError
 from .network import Network
 from .preprocess import Preprocess
@@ -100,12 +100,10 @@ def _from_source(name: str, spec: ModelSpec, source: Source, files: Files, trail
 def _from_file(name: str, spec: ModelSpec, weights: str | Path, trail: Trail) -> Network:
     path = Path(weights).expanduser()
     words = ["random", *(source.provider for source in spec.sources)]
-    near = difflib.get_close_matches(str(weights), words, n=1)
     if not path.is_file():
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ZooError(
-            f"weight file {path} does not exist; {hint}"
-            f"`weights` is a file or one of {', '.join(words)} for {name}"
+            f"weight file {path} does not exist{did_you_mean(str(weights), words)} "
+            f"(`weights` is a file or one of {', '.join(words)} for {name})"
         )
     model = fit(spec.build(), read_state_dict(path), name, f"weight file {path}")
     trail.say(f"file {path.name}, as asked")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
+from ..errors import did_you_mean
 from ._torchvision import import_torchvision
 from .cifar_resnet import CifarResNet18
 from .errors import ZooError
@@ -83,10 +83,9 @@ def find_spec(name: str) -> ModelSpec:
     Raises
     ------
     ZooError
-        If there is none, with near names.
+        If there is none, with the nearest name.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=2)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ZooError(f"no model is called {name!r}; {hint}the zoo has {', '.join(MODELS)}")
+        near = did_you_mean(name, MODELS)
+        raise ZooError(f"no model is called {name!r}{near} (the zoo has {', '.join(MODELS)})")
     return MODELS[name]

@@ -108,7 +108,7 @@ def test_imagenet_models_work_offline_with_an_empty_cache(name, monkeypatch, ser
 
 
 def test_an_unknown_model_is_refused_with_near_names():
-    with pytest.raises(zoo.ZooError, match="'resnet81'; did you mean resnet18"):
+    with pytest.raises(zoo.ZooError, match="'resnet81'; did you mean 'resnet18'"):
         zoo.load_model("resnet81")
     assert set(zoo.list_models()) == set(MODELS)
 
