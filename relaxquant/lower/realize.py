@@ -72,7 +72,7 @@ def conv_weights(node: Node) -> ConvWeights:
         # The accumulator is in output units already: no multiplier is needed.
         weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
         return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
-    multiplier, shift = (data.scale * node.weight.scale / output.scale).astype(np.float32), None
+    multiplier, shift = float_multiplier(node), None
     if in_fixed_point(node):
         multiplier, shift = multipliers(node)
         low, high = (float(round_half_away(end)) for end in (low, high))
@@ -86,6 +86,17 @@ def conv_weights(node: Node) -> ConvWeights:
         node.weight.zero_point,
         shift,
     )
+
+
+def float_multiplier(node: Node) -> np.ndarray:
+    """Output units for one step of a convolution's accumulator, float32 (O,).
+
+    In float32 and in this order, as ONNX Runtime's QLinearConv computes it: two networks that
+    differ in the last bit of their multipliers give other integers wherever a value lies near the
+    middle of two.
+    """
+    unit = np.float32(node.inputs[0].scale) * node.weight.scale.astype(np.float32)
+    return unit / np.float32(node.output.scale)
 
 
 def in_fixed_point(node: Node) -> bool:
