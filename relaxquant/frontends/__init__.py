@@ -1,5 +1,6 @@
 """Frontends: from other frameworks' models to fp32 or QDQ Relax."""
 
+from .onnx import from_onnx
 from .torch import from_torch
 
-__all__ = ["from_torch"]
+__all__ = ["from_onnx", "from_torch"]
