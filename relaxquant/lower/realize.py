@@ -64,7 +64,7 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
 
 def conv_weights(node: Node) -> ConvWeights:
     """Weights, bias and scales of a convolution in the units of its accumulator and output."""
-    data, output, residual = node.inputs[0], node.output, node.residual
+    output, residual = node.output, node.residual
     bias = np.zeros(len(node.weight.array)) if node.bias is None else node.bias
     low, high = bounds(output, node.clip)
     residual_scale = residual.scale / output.scale if residual else 1.0
