@@ -20,7 +20,7 @@ def is_image(data: TensorSpec, out: TensorSpec, isa: InstructionSet) -> bool:
     """Whether `image_to_pixels` takes this conversion."""
     to_words = out.block == 4 and out.dtype in ("uint8", "int16")
     to_pixels = out.blocks == 1 and (to_words or out.halo is not None)
-    from_plain = data.block == 1 and data.dtype == "float32"
+    from_plain = data.block == 1 and data.dtype == "float32" and not data.channels_last
     return to_pixels and from_plain and data.width >= isa.lanes
 
 

@@ -45,6 +45,9 @@ class TensorSpec:
         only: what int16 needs of ranges is settled before kernels are asked for.
     rounding : str
         How what is stored was rounded: one of `rounding.ROUNDINGS`.
+    channels_last : bool
+        Whether it is an image as callers have it, plain (batch, H, W, C), or (batch, C) of rank 2,
+        which only conversions read and write. Its dtype may be ``"int8"``, and its block is 1.
     """
 
     channels: int
@@ -58,6 +61,7 @@ class TensorSpec:
     halo: tuple[int, int, int, int] | None = None
     largest: int = 255
     rounding: str = TO_EVEN
+    channels_last: bool = False
 
     @property
     def integers(self) -> tuple[int, int] | None:
@@ -80,11 +84,13 @@ class TensorSpec:
         if self.halo:
             return "NHWC, padded"
         if self.block == 1:
-            return "NCHW"
+            return NHWC if self.channels_last else "NCHW"
         return NHWC if self.nhwc else f"NCHW{self.block}c"
 
     def physical_shape(self, batch) -> tuple:
         """Shape in memory: (batch, blocks, H, W, block), or the logical one where not blocked."""
+        if self.channels_last and self.rank == 4:
+            return (batch, self.height, self.width, self.channels)
         if self.block == 1 and not self.halo:
             return (batch, self.channels, self.height, self.width)[: self.rank]
         top, left, bottom, right = self.halo or (0, 0, 0, 0)
@@ -95,6 +101,8 @@ class TensorSpec:
         """Index of one element in a buffer of `physical_shape`; all may be TIR expressions."""
         if self.halo:
             return [n, 0, h + self.halo[0], w + self.halo[1], channel]
+        if self.channels_last and self.rank == 4:
+            return [n, h, w, channel]
         if self.block == 1:
             return [n, channel, h, w][: self.rank]
         block, inner = self._split(channel)

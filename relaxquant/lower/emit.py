@@ -62,6 +62,9 @@ class Emitter:
         with self.builder.function("main", parameters):
             with self.builder.dataflow():
                 for node in self.graph.nodes:
+                    if node.op == "view":
+                        self.variables[node.output] = self.variables[node.inputs[0]]
+                        continue
                     call = self._tvm_call(node) if stays_with_tvm(node) else self._kernel(node)
                     self.variables[node.output] = self.builder.emit(call)
                 results = [self.variables[value] for value in self.graph.outputs]

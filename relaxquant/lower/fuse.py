@@ -20,6 +20,9 @@ def fuse(graph: Graph) -> None:
     while _fuse_one(graph):
         pass
     for node in graph.nodes:
+        if node.op == "quantize":
+            _read_callers_form(node, graph)
+    for node in graph.nodes:
         if node.op == "bias_add":
             _leave_bias_to_add(node)
     graph.nodes = [
@@ -27,9 +30,20 @@ def fuse(graph: Graph) -> None:
     ]
 
 
+def _read_callers_form(quantize: Node, graph: Graph) -> None:
+    """Quantize integers of the caller anew without loading them first."""
+    producer = _defined_by(graph).get(quantize.inputs[0])
+    if producer is not None and producer.op == "load":
+        quantize.inputs = list(producer.inputs)
+
+
+def _defined_by(graph: Graph) -> dict[Value, Node]:
+    return {node.output: node for node in graph.nodes}
+
+
 def _fuse_one(graph: Graph) -> bool:
     users = graph.users()
-    defined_by = {node.output: node for node in graph.nodes}
+    defined_by = _defined_by(graph)
     for node in graph.nodes:
         readers = users.get(node.output, [])
         reader = readers[0] if len(readers) == 1 else None
@@ -51,7 +65,8 @@ def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dic
     if reader.op == "bias_add" and node.op == "conv2d":
         if node.clip is not None or len(node.inputs) > 1 or quantized:
             return False
-        node.bias = reader.bias if node.bias is None else node.bias + reader.bias
+        bias = _bias_of(node, reader)
+        node.bias = bias if node.bias is None else node.bias + bias
         return True
     if reader.op == "add" and node.op == "conv2d":
         return _absorb_residual(node, reader, graph, defined_by, users)
@@ -59,6 +74,18 @@ def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dic
         node.clip = _both(node.clip, reader.clip)
         return True
     return reader.op == "quantize" and not quantized
+
+
+def _bias_of(conv: Node, bias_add: Node) -> np.ndarray:
+    """The bias; of integers in the layer's own steps exactly those integers, whatever their size.
+
+    Their scale is written as one float32, and the product of the layer's two is not.
+    """
+    if bias_add.integer_bias is None or not conv.integer:
+        return bias_add.bias
+    steps, scale = bias_add.integer_bias
+    unit = conv.inputs[0].scale * conv.weight.scale
+    return steps * unit if np.allclose(scale, unit, rtol=1e-5, atol=0) else bias_add.bias
 
 
 def _absorb_narrow(node: Node, narrow: Node) -> bool:

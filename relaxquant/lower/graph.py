@@ -42,7 +42,10 @@ class Value:
     largest : int
         Largest stored value of uint8, or magnitude of int16, set by `ranges.find`.
     foreign : bool
-        Whether TVM or the caller made it: integers then have no scale, and mean what they say.
+        Whether TVM or the caller made it: integers then mean what they say, or lie in memory as the
+        caller has them, with the scale that a dequantize gave them.
+    channels_last : bool
+        Whether it is the caller's image in plain (N, H, W, C); ``shape`` is (N, C, H, W) still.
     rounding : str
         How the kernel that computes it rounds: one of `kernels.rounding.ROUNDINGS`.
     """
@@ -58,6 +61,7 @@ class Value:
     largest: int = 255
     foreign: bool = False
     rounding: str = TO_EVEN
+    channels_last: bool = False
 
     @property
     def is_quantized(self) -> bool:
@@ -85,6 +89,7 @@ class Value:
             halo=self.halo,
             largest=self.largest if self.dtype == "uint8" else 255,  # kernels need no other
             rounding=self.rounding,
+            channels_last=self.channels_last,
         )
 
     def same_steps(self, other: Value) -> bool:
@@ -125,6 +130,9 @@ class Node:
     call that no kernel here takes, with the ``reason``. ``inputs`` of a conv2d are its data and,
     once fused, the residual; its ``reason`` says why it stays in float although it is quantized.
 
+    ``load`` and ``store`` are what stands between the caller's integers and ours. A ``view`` is the
+    same memory under another shape.
+
     A ``narrow`` saturates a sum to ``narrow`` bits, counted in ``steps`` for each channel; a conv2d
     takes it in. ``calls`` are the quantize and dequantize that it stands for.
 
@@ -139,6 +147,7 @@ class Node:
     groups: int = 1
     weight: Weight | None = None
     bias: np.ndarray | None = None
+    integer_bias: tuple[np.ndarray, np.ndarray] | None = None  # as the model has it, and its scale
     clip: tuple[float, float] | None = None
     count_include_pad: bool = False
     call: tvm.ir.Call | None = None

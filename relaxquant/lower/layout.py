@@ -12,6 +12,7 @@ from ..kernels.tir import BLOCK, ceildiv
 from .graph import Graph, Node, Value
 
 QUAD = 4  # channels of one int8 dot product
+TAKE_ANY = ("quantize", "clip", "load", "store")  # their kernel reads every layout
 
 
 def assign(graph: Graph, layout: str = NCHW16C) -> None:
@@ -39,13 +40,13 @@ def assign(graph: Graph, layout: str = NCHW16C) -> None:
         if node.op == "conv2d":
             node.reason = node.why_float  # before its data are made float
         node.inputs = [
-            inserter.meet(value, *blocks.requirement(node, index, value))
+            inserter.meet(value, blocks.requirement(node, index, value))
             for index, value in enumerate(node.inputs)
         ]
         _settle_precision(node)
         inserter.nodes.append(node)
     graph.outputs = [
-        inserter.meet(value, "float32", 1) if value.is_feature_map else value
+        inserter.meet(value, ("float32", 1) if value.is_feature_map else None)
         for value in graph.outputs
     ]
     graph.nodes = inserter.nodes
@@ -64,19 +65,19 @@ class _Blocks:
 
     def of_output(self, node: Node, readers: list[Node | None]) -> int:
         """Block of the node's output, for those who read it."""
-        if stays_with_tvm(node) or not node.output.is_feature_map:
+        if stays_with_tvm(node) or not node.output.is_feature_map or node.op == "store":
             return 1
-        quantizes = node.op in ("quantize", "clip") and node.output.is_quantized
+        quantizes = node.op in ("quantize", "clip", "load") and node.output.is_quantized
         if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
             if self.layout == NCHW16C and node.output.dtype == "uint8":
                 node.output.halo = _common_halo(node.output, readers)
             return node.output.shape[1] if node.output.halo else QUAD
         return self._whole(node.output)
 
-    def requirement(self, node: Node, index: int, value: Value) -> tuple[str, int]:
-        """dtype and block in which ``node`` must get its input ``index``."""
-        if not value.is_feature_map or node.op in ("quantize", "clip"):
-            return value.dtype, value.block
+    def requirement(self, node: Node, index: int, value: Value) -> tuple[str, int] | None:
+        """dtype and block in which ``node`` must get its input ``index``; None for any."""
+        if not value.is_feature_map or node.op in TAKE_ANY:
+            return None
         if stays_with_tvm(node):
             return "float32", 1
         if node.op == "conv2d" and index == 0:
@@ -87,6 +88,7 @@ class _Blocks:
         if node.integer:
             return value.block if value.halo or value.block == QUAD else self._whole(value)
         plain_image = value.block == 1 and value.shape[1] < BLOCK and len(value.shape) == 4
+        plain_image = plain_image and not value.channels_last
         return 1 if plain_image and node.groups == 1 else self._whole(value)
 
     def _whole(self, value: Value) -> int:
@@ -117,10 +119,11 @@ class _Inserter:
         self.nodes: list[Node] = []
         self.converted: dict[tuple, Value] = {}
 
-    def meet(self, value: Value, dtype: str, block: int) -> Value:
+    def meet(self, value: Value, wanted: tuple[str, int] | None) -> Value:
         """``value`` in the dtype and block asked for, converted if it is not already so."""
-        if (value.dtype, value.block) == (dtype, block):
+        if wanted is None or ((value.dtype, value.block) == wanted and not value.channels_last):
             return value
+        dtype, block = wanted
         key = (value, dtype, block)
         if key not in self.converted:
             self.converted[key] = self._convert(value, dtype, block)

@@ -66,23 +66,45 @@ class Reader:
         self.nodes: list[Node] = []
         self.defined_by: dict[Value, Node] = {}
         self.flattened: set[str] = set()  # variables that are (N, C * H * W) views of (N, C, H, W)
+        self.transposed: dict[Value, Value] = {}  # (N, H, W, C) of TVM's -> the (N, C, H, W) of it
+        self.returned = _returned(function)
+        self.inputs: list[Value] = []
 
     def graph(self) -> Graph:
         """Read all bindings and the result."""
-        inputs = [self._input(var) for var in self.function.params]
+        inputs = self.inputs = [self._input(var) for var in self.function.params]
         for block in self.function.body.blocks:
             for binding in block.bindings:
                 if not isinstance(binding, relax.VarBinding):
                     raise ModelError("match_cast in main is not supported")
                 self.bound[binding.var] = binding.value
                 self.known[binding.var] = self._expression(binding.var, binding.value)
-        result = self.lookup(self.function.body.body)
+        result = self._result(self.function.body.body)
         outputs = list(result) if isinstance(result, tuple) else [result]
         if not all(isinstance(value, Value) for value in outputs):
             raise ModelError("main returns a constant or a nested tuple; it must return tensors")
         graph = Graph(inputs, self.nodes, outputs, isinstance(result, tuple))
         graph.drop_dead()
         return graph
+
+    def _result(self, expression):
+        """What ``main`` returns; a quantized value in the form that the variable's type says."""
+        if isinstance(self.bound.get(expression), relax.Tuple):
+            expression = self.bound[expression]
+        if isinstance(expression, relax.Tuple):
+            return tuple(self._result(field) for field in expression.fields)
+        value = self.lookup(expression)
+        if isinstance(value, Value) and value.is_quantized and dtype_of(expression) != "float32":
+            return self.store(value, f"{value.name}_stored", dtype_of(expression))
+        return value
+
+    def store(self, value: Value, name: str, dtype: str, channels_last: bool = False) -> Value:
+        """Append the node that gives ``value`` to the caller, as ``dtype``."""
+        output = Value(name, value.shape, dtype, foreign=True, channels_last=channels_last)
+        if dtype != "float32":
+            output.scale = value.scale
+            output.zero_point = value.zero_point - (128 if dtype == "int8" else 0)
+        return self.add("store", [value], output)
 
     def _input(self, var) -> Value:
         value = Value(var.name, shape_of(var), dtype_of(var), foreign=True)
@@ -153,6 +175,17 @@ class Reader:
         """The argument as a NumPy array if it is a constant."""
         known = self.lookup(expression)
         return known.value.numpy() if isinstance(known, tvm.ir.GenericConst) else None
+
+
+def _returned(function: relax.Function) -> set:
+    """Variables whose value ``main`` returns as it is."""
+    result = function.body.body
+    returned = set(result.fields if isinstance(result, relax.Tuple) else [result])
+    for block in reversed(function.body.blocks):
+        for binding in reversed(block.bindings):
+            if binding.var in returned and isinstance(binding.value, relax.Var):
+                returned.add(binding.value)
+    return returned
 
 
 def shape_of(var) -> tuple:

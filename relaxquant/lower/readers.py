@@ -16,6 +16,7 @@ from .read import (
     QuantizedConstant,
     Reader,
     Unsupported,
+    dtype_of,
     reads,
     shape_of,
     weight_of,
@@ -23,8 +24,10 @@ from .read import (
 )
 
 BITS = {"int8": 8, "int16": 16}
-WEIGHTS = ("int8", "uint8", "int16")
+CONSTANTS = ("int8", "uint8", "int16", "int32")  # of weights, and of biases
 QUANTIZE = tvm.ir.Op.get("relax.quantize")
+AT_INTERFACE = ("float32", "int8", "uint8")  # what images callers give and take
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 @reads("nn.conv2d")
@@ -57,10 +60,16 @@ def dense(reader: Reader, var, call) -> Value:
         raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
     producer = reader.defined_by.get(data)
     channels, height, width = data.shape[1], 1, 1
+    channels_last = False
     if producer is not None and producer.label in reader.flattened:
         data = producer.inputs[0]
+        channels_last = data in reader.transposed
+        data = reader.transposed.get(data, data)
         channels, height, width = data.shape[1:]
-    kernel = weight.array.T.reshape(-1, channels, height, width)
+    if channels_last:
+        kernel = weight.array.T.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    else:
+        kernel = weight.array.T.reshape(-1, channels, height, width)
     output = Value(var.name, shape_of(var))
     return reader.add(
         "conv2d",
@@ -77,14 +86,40 @@ def flatten(reader: Reader, var, call) -> Value:
     """(N, C, H, W) to (N, C * H * W); other reshapes stay with TVM.
 
     The node itself is a plain TVM reshape; dense layers look through it, so it is usually dead.
+    Between (N, C, 1, 1) and (N, C) it is nothing at all.
     """
-    data = reader.value(call.args[0], rank=4)
+    data = reader.value(call.args[0])
     shape = shape_of(var)
-    if len(shape) != 2 or shape[0] != data.shape[0]:
-        raise Unsupported(f"reshape from {data.shape} to {shape}")
     output = Value(var.name, shape, data.dtype, data.scale, data.zero_point)
+    if data.is_quantized and {shape, data.shape} == {data.shape[:2], (*data.shape[:2], 1, 1)}:
+        return reader.add("view", [data], output)
+    if len(data.shape) != 4 or len(shape) != 2 or shape[0] != data.shape[0]:
+        raise Unsupported(f"reshape from {data.shape} to {shape}")
     reader.flattened.add(var.name)
     return reader.add("flatten", [data], output, call=call, reason="reshape of a feature map")
+
+
+@reads("permute_dims")
+def permute_dims(reader: Reader, var, call) -> Value:
+    """The caller's (N, H, W, C) seen as (N, C, H, W), or the way back for what is returned.
+
+    Any other one of an activation stays with TVM; dense layers look through it to (N, H, W, C).
+    """
+    known = reader.lookup(call.args[0])
+    axes = call.attrs["axes"] and tuple(int(axis) for axis in call.attrs["axes"])
+    if not isinstance(known, Value) or axes not in (TO_CHANNELS_FIRST, TO_CHANNELS_LAST):
+        raise Unsupported(f"permute_dims by {axes}")
+    if axes == TO_CHANNELS_FIRST:
+        if known not in reader.inputs or known.dtype not in AT_INTERFACE:
+            raise Unsupported("permute_dims of something else than an input")
+        output = Value(var.name, shape_of(var), known.dtype, foreign=True, channels_last=True)
+        return reader.add("view", [known], output)
+    data = reader.value(call.args[0], rank=4)
+    if var in reader.returned:
+        return reader.store(data, var.name, dtype_of(var), channels_last=True)
+    output = Value(var.name, shape_of(var), data.dtype, data.scale, data.zero_point)
+    reader.transposed[output] = data
+    return reader.add("flatten", [data], output, call=call, reason="permute_dims of a feature map")
 
 
 @reads("add")
@@ -92,7 +127,7 @@ def add(reader: Reader, var, call) -> Value:
     """Bias (constant operand) or residual add (two activations of one shape)."""
     shape = shape_of(var)
     output = Value(var.name, shape)
-    arrays = [reader.array(arg) for arg in call.args]
+    arrays = [_constant(reader, arg) for arg in call.args]
     constant = next((array for array in arrays if array is not None), None)
     if constant is None:
         a, b = (reader.value(arg) for arg in call.args)
@@ -103,8 +138,17 @@ def add(reader: Reader, var, call) -> Value:
     channel_axis = constant.ndim - (len(shape) - 1)
     if constant.size != shape[1] or constant.shape[channel_axis:][:1] != (shape[1],):
         raise Unsupported(f"add of a constant of shape {constant.shape}")
-    bias = constant.reshape(-1).astype(np.float64)
-    return reader.add("bias_add", [data], output, bias=bias, call=call)
+    fields = {"bias": constant.reshape(-1).astype(np.float64), "call": call}
+    known = reader.lookup(call.args[1 if arrays[0] is None else 0])
+    if isinstance(known, QuantizedConstant) and not known.zero_point.any():
+        fields["integer_bias"] = known.array.reshape(-1).astype(np.float64), known.scale.reshape(-1)
+    return reader.add("bias_add", [data], output, **fields)
+
+
+def _constant(reader: Reader, expression) -> np.ndarray | None:
+    """A constant operand as floats, dequantized if it is one of integers."""
+    known = reader.lookup(expression)
+    return known.dequantized if isinstance(known, QuantizedConstant) else reader.array(expression)
 
 
 @reads("nn.relu", "clip", "nn.relu6")
@@ -218,16 +262,35 @@ def dequantize(reader: Reader, var, call):
     if isinstance(known, Value):
         if known.is_quantized:
             return known
+        if _is_callers(reader, known):
+            return _load(reader, var, call, known)
         return _narrow(reader, var, call, known)
     array, scale, zero_point = (reader.array(arg) for arg in call.args[:3])
     if array is None or scale is None or zero_point is None:
         raise Unsupported("dequantize of a constant by a scale or zero point that is computed")
-    if str(array.dtype) not in WEIGHTS or (array.dtype == np.int16 and zero_point.any()):
+    if str(array.dtype) not in CONSTANTS or (array.dtype.itemsize > 1 and zero_point.any()):
         raise Unsupported(
             "dequantize of weights that are not int8, uint8, or int16 with zero points of 0"
         )
     axis = int(call.attrs["axis"])
     return QuantizedConstant(array, scale.astype(np.float64), axis, zero_point)
+
+
+def _is_callers(reader: Reader, value: Value) -> bool:
+    producer = reader.defined_by.get(value)
+    is_input = value in reader.inputs or (producer is not None and producer.op == "view")
+    return is_input and value.dtype in ("int8", "uint8") and len(value.shape) in (2, 4)
+
+
+def _load(reader: Reader, var, call, integers: Value) -> Value:
+    """Dequantize of an input: how its integers are meant."""
+    scale, zero_point = (reader.array(arg) for arg in call.args[1:3])
+    if scale is None or zero_point is None or max(scale.size, zero_point.size) > 1:
+        raise Unsupported("dequantize of an input with scales for each channel")
+    integers.scale, integers.zero_point = float(scale.reshape(())), int(zero_point.reshape(()))
+    stored = integers.zero_point + (128 if integers.dtype == "int8" else 0)
+    output = Value(var.name, integers.shape, "uint8", integers.scale, stored)
+    return reader.add("load", [integers], output)
 
 
 def _narrow(reader: Reader, var, call, integers: Value) -> Value:

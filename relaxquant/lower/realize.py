@@ -25,6 +25,7 @@ from .fixed_point import quantize_multiplier, round_half_away
 from .graph import Node, Value
 
 INT32_MAX = 2**31 - 1
+LIMITS = {**INTEGERS, "int8": (-128, 127)}  # int8 only where the caller gives or takes it
 
 
 def realize(
@@ -137,8 +138,8 @@ def narrowest(weight: np.ndarray) -> np.ndarray:
 def bounds(output: Value, clip: tuple[float, float] | None) -> tuple[float, float]:
     """Clip range in output units before the zero point is added: the dtype's and the layer's."""
     low, high = clip if clip is not None else (-np.inf, np.inf)
-    if output.is_quantized:
-        lowest, highest = INTEGERS[output.dtype]
+    if output.dtype != "float32":
+        lowest, highest = LIMITS[output.dtype]
         low = max(low / output.scale, lowest - output.zero_point)
         high = min(high / output.scale, highest - output.zero_point)
     return low, high
@@ -202,4 +203,6 @@ _REALIZERS = {
     "clip": _convert,
     "quantize": _convert,
     "convert": _convert,
+    "load": _convert,
+    "store": _convert,
 }
