@@ -8,6 +8,7 @@ lowering knows it; only inputs and outputs keep the model's own layout and type.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,31 @@ def read_model(path: Path) -> tflite.Model:
     if not whole:
         raise ModelError(f"{path} is truncated: fetch it again")
     return model
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An input or output of a model: its name, shape and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def interface(path: str | Path) -> tuple[list[Interface], list[Interface]]:
+    """Inputs and outputs of a ``.tflite`` file; raises as `from_tflite` where it cannot be read."""
+    import tflite
+
+    types = {value: name.lower() for name, value in vars(tflite.TensorType).items()}
+    graph = read_model(Path(path)).Subgraphs(0)
+
+    def described(index: int) -> Interface:
+        tensor = graph.Tensors(int(index))
+        shape = tuple(int(size) for size in tensor.ShapeAsNumpy())
+        return Interface(tensor.Name().decode(), shape, types[tensor.Type()])
+
+    inputs, outputs = graph.InputsAsNumpy(), graph.OutputsAsNumpy()
+    return [described(i) for i in inputs], [described(i) for i in outputs]
 
 
 def _walk(model: tflite.Model) -> int:

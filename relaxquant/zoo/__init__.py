@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .loading import list_models, load_model
     from .network import Network
     from .pool import Images
+    from .tflite import TFLiteModel, list_tflite, load_tflite
 
 _HOME = {
     "class_names": "classes",
@@ -28,19 +29,25 @@ _HOME = {
     "load_model": "loading",
     "Network": "network",
     "Images": "pool",
+    "TFLiteModel": "tflite",
+    "list_tflite": "tflite",
+    "load_tflite": "tflite",
 }
 
 __all__ = [
     "FetchError",
     "Images",
     "Network",
+    "TFLiteModel",
     "ZooError",
     "calibration_images",
     "cat",
     "class_names",
     "evaluation_images",
     "list_models",
+    "list_tflite",
     "load_model",
+    "load_tflite",
 ]
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from relaxquant.zoo import cifar10, samples
+from relaxquant.zoo import cifar10, samples, tflite
 from relaxquant.zoo.manifest import packages
 from relaxquant.zoo.registry import MODELS
 from relaxquant.zoo.sources import PackageWeights
@@ -30,7 +30,7 @@ def test_every_package_a_model_or_image_set_names_is_there():
         for source in spec.sources
         if isinstance(source, PackageWeights)
     }
-    named |= {*samples._PACKAGE.values(), cifar10.PACKAGE, "scikit-image"}
+    named |= {*samples._PACKAGE.values(), *tflite.MODELS.values(), cifar10.PACKAGE, "scikit-image"}
     assert named == set(packages())
 
 
