@@ -1,4 +1,4 @@
-"""The command line: ``python -m workbook run | list | report | compare | bench``."""
+"""The command line: ``python -m workbook run | sweep | list | report | compare | bench``."""
 
 from __future__ import annotations
 
@@ -71,6 +71,51 @@ def run(
     request = Request(notebooks, profile, dict(parameters), out, resume)
     outcome = run(request, Console())
     click.echo(f"Report: {paths.relative(outcome.index)}")
+    sys.exit(outcome.code)
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--profile", type=click.Choice(PROFILES), help="How much to measure. [quick]")
+@click.option(
+    "-p",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUES",
+    help="Values of a parameter, separated by commas; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The sweep's folder. [outputs/sweep-<hash of the request>]",
+)
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out, or the latest.")
+@click.option(
+    "--scheduler",
+    metavar="tcp://HOST:8786",
+    help="Run the items on the workers of this Dask scheduler, one at a time on each host.",
+)
+@_plain_errors
+def sweep(
+    notebooks: tuple[str, ...],
+    profile: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    out: Path | None,
+    resume: bool,
+    scheduler: str | None,
+) -> None:
+    """Run each of NOTEBOOKS with every combination of the values, each in a run of its own.
+
+    The same command again goes on where it stopped; what is unchanged is not run again. Lists are
+    separated by semicolons (-p widths "w8a8,w4a8;w2a2"); the singular of a list's name takes its
+    elements one by one (-p batch 1,8 for batches).
+    """
+    from workbook.sweep import Request, run
+
+    request = Request(notebooks, profile, parameters, out, resume, scheduler)
+    outcome = run(request, Console())
+    click.echo(f"Sweep: {paths.relative(outcome.index)}")
     sys.exit(outcome.code)
 
 

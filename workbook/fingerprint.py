@@ -53,6 +53,27 @@ def of_notebook(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def of_notebooks(
+    notebooks: Iterable[Notebook], parameters: Mapping[str, Mapping[str, Any]], code: str
+) -> dict[str, str]:
+    """Return name -> fingerprint of notebooks that run together.
+
+    Parameters
+    ----------
+    notebooks : iterable of Notebook
+        In an order in which each comes behind those it needs.
+    parameters : mapping
+        Notebook name -> those passed to it.
+    code : str
+        As `of_code` returns it.
+    """
+    prints: dict[str, str] = {}
+    for notebook in notebooks:
+        needed = [prints[name] for name in notebook.needs]
+        prints[notebook.name] = of_notebook(notebook, parameters[notebook.name], needed, code)
+    return prints
+
+
 def of_code(root: Path) -> str:
     """Return the fingerprint of all that notebooks call: library, helpers, data, packages.
 

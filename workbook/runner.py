@@ -104,12 +104,8 @@ class _Session:
 
     def run(self, notebooks: list[Notebook], parameters: dict[str, dict]) -> bool:
         """Run what has to be run; return whether it was interrupted."""
-        prints: dict[str, str] = {}
-        for notebook in notebooks:
-            needed = [prints[name] for name in notebook.needs]
-            given = parameters[notebook.name]
-            prints[notebook.name] = fingerprint.of_notebook(notebook, given, needed, self._code)
-        todo = [n for n in notebooks if not self._holds(n, prints[n.name])]
+        prints = fingerprint.of_notebooks(notebooks, parameters, self._code)
+        todo = [n for n in notebooks if not holds(self.folder, self.state, n.name, prints[n.name])]
         for notebook in notebooks:
             entry = Entry(INTERRUPTED, notebook.title, parameters[notebook.name])
             entry.fingerprint = prints[notebook.name]
@@ -120,7 +116,7 @@ class _Session:
         self._order(notebooks)
         self._save(finished=False)
         try:
-            with _terminate_as_interrupt():
+            with terminate_as_interrupt():
                 for notebook in notebooks:
                     self._one(notebook, notebook in todo)
         except KeyboardInterrupt:
@@ -170,13 +166,6 @@ class _Session:
             if entry.status == INTERRUPTED:
                 self.display.end(notebook.name, entry)
 
-    def _holds(self, notebook: Notebook, print_: str) -> bool:
-        """Return whether an earlier result is there, good, and of the same fingerprint."""
-        entry = self.state.notebooks.get(notebook.name)
-        if entry is None or entry.status != OK or entry.fingerprint != print_:
-            return False
-        return results.complete(self.folder, notebook.name)
-
     def _order(self, notebooks: list[Notebook]) -> None:
         entries = self.state.notebooks
         places = {notebook.name: place for place, notebook in enumerate(notebooks)}
@@ -187,6 +176,14 @@ class _Session:
         self.state.save(self.folder)
         self.log.write(finished)
         results.merge(self.folder, self.state)
+
+
+def holds(folder: Path, current: State, name: str, print_: str) -> bool:
+    """Return whether a notebook's result is there, good, whole, and of the same fingerprint."""
+    entry = current.notebooks.get(name)
+    if entry is None or entry.status != OK or entry.fingerprint != print_:
+        return False
+    return results.complete(folder, name)
 
 
 def _begin(request: Request) -> tuple[Path, State]:
@@ -232,7 +229,7 @@ def _ended(entry: Entry) -> str:
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """Let SIGTERM (a batch system's way to stop a job) end a run as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
