@@ -14,7 +14,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ #]*\).*/\1/p' env/requirements.txt)
 MODERN := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help env peers run bench test lab lint clean
+.PHONY: help env peers run bench report test lab lint clean
 
 help:  ## list the targets
 	@echo "make TARGET [PYTHON=python3.11] [ARGS='...']"
@@ -30,6 +30,9 @@ run: $(STAMP)  ## run all notebooks, quick profile; ARGS='03 -p batch 8 --profil
 
 bench: $(PEERS)  ## time ours against other frameworks; ARGS='--models resnet18 --threads 1'
 	$(BIN)/python -m workbook bench $(ARGS)
+
+report: $(STAMP)  ## write index.html (and a PDF, with Chromium) of the newest run; ARGS=RUN
+	$(BIN)/python -m workbook report $(ARGS)
 
 test: $(STAMP)  ## run the tests; ARGS='tests/workbook -x'
 	$(BIN)/python -m pytest $(ARGS)

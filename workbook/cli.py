@@ -135,12 +135,21 @@ def list_() -> None:
 
 @main.command()
 @click.argument("run", default="latest")
+@click.option("--pdf/--no-pdf", default=None, help="Print it too. [where Chromium is found]")
 @_plain_errors
-def report(run: str) -> None:
-    """Write index.html of RUN again: a folder, a name in outputs/, or 'latest'."""
-    from workbook.report import build
+def report(run: str, pdf: bool | None) -> None:
+    """Write the pages of RUN again: a folder, a name in outputs/, or 'latest'."""
+    from workbook import chromium
+    from workbook import report as pages
 
-    click.echo(f"Report: {paths.relative(build(_folder(run)))}")
+    folder = _folder(run)
+    wanted = bool(chromium.find()) if pdf is None else pdf
+    pages.export_again(folder)
+    click.echo(f"Report: {paths.relative(pages.build(folder, wanted))}")
+    if wanted:
+        click.echo(f"PDF: {paths.relative(folder / pages.PDF)}")
+    elif pdf is None:
+        click.echo(f"PDF: left out, {chromium.ABSENT}")
 
 
 @main.command()

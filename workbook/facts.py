@@ -108,6 +108,27 @@ def lines(run: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, text) for label, text in pairs if text]
 
 
+def requirements(run: dict[str, Any]) -> str:
+    """Return the packages of a ``run.json`` as a pip requirements file.
+
+    Parameters
+    ----------
+    run : dict
+        The content of the file. A local version (``+cpu``) is what one index serves, and is left
+        out; this project is none of a registry, and is named by its revision.
+    """
+    about = run["machine"]
+    head = [f"# {about['python']} on {about['os']}"]
+    if revision(about):
+        head.append(f"# relaxquant at revision {revision(about)}")
+    pins = [
+        f"{name}=={version.partition('+')[0]}"
+        for name, version in about["packages"].items()
+        if name != "relaxquant"
+    ]
+    return "\n".join([*head, *pins, ""])
+
+
 def _cache(cache: dict[str, Any]) -> str:
     kind = {"Data": "d", "Instruction": "i"}.get(cache["type"], "")
     return f"L{cache['level']}{kind} {cache['bytes'] // 1024} KiB"

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from workbook import facts, headline, notes, results, state, store, templates
+from workbook import (
+    chromium,
+    export,
+    facts,
+    headline,
+    notes,
+    paper,
+    results,
+    state,
+    store,
+    templates,
+)
 from workbook.context import notes_file
 from workbook.errors import WorkbookError
 from workbook.execute import executed_file
@@ -17,15 +28,20 @@ from workbook.files import write_atomic
 from workbook.state import FAILED, OK, Entry, State
 
 FILE = "index.html"
+PDF = "report.pdf"
+REQUIREMENTS = "requirements.txt"
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, pdf: bool = False) -> Path:
     """Write ``index.html`` of the run in `folder` from what lies there.
 
     Parameters
     ----------
     folder : pathlib.Path
         A run's folder.
+    pdf : bool
+        Whether the page is printed too, as ``report.pdf``. An earlier one is removed in any case:
+        it would show what the page no longer says.
 
     Returns
     -------
@@ -35,30 +51,66 @@ def build(folder: Path) -> Path:
     Raises
     ------
     WorkbookError
-        Where `folder` holds no run.
+        Where `folder` holds no run, and with `pdf` where there is no Chromium.
     """
     current = state.load(folder)
     run = _run(folder)
+    for name in current.notebooks:
+        export.relink(executed_file(folder, name), _with_pages(folder, current))
+    (folder / PDF).unlink(missing_ok=True)
+    write_atomic(folder / REQUIREMENTS, facts.requirements(run))
+    write_atomic(folder / FILE, _page(folder, current, run, pdf))
+    if pdf:
+        try:
+            chromium.print_pdf(folder / FILE, folder / PDF)
+        except WorkbookError:
+            write_atomic(folder / FILE, _page(folder, current, run, False))
+            raise
+    return folder / FILE
+
+
+def export_again(folder: Path) -> None:
+    """Write the pages of a run's notebooks anew, with the templates of today.
+
+    Raises
+    ------
+    WorkbookError
+        Where `folder` holds no run.
+    """
+    for name, entry in state.load(folder).notebooks.items():
+        if executed_file(folder, name).is_file():
+            export.export(executed_file(folder, name), entry.title)
+
+
+def _page(folder: Path, current: State, run: dict[str, Any], pdf: bool) -> str:
     rows = store.read(folder / results.FILE)
     said = {name: notes.read(notes_file(folder, name)) for name in current.finished()}
-    page = templates.render(
+    return templates.render(
         "index.html.j2",
-        state=current,
         title=_title(current),
         summary=_summary(current),
         date=_date(current.created),
-        sentences=[h for n in said.values() for h in n["headlines"]],
+        sentences=[{**h, "notebook": name} for name, n in said.items() for h in n["headlines"]],
         blocks=headline.blocks(headline.flagged(rows, said), rows),
-        figures=[_figure(name, f) for name, n in said.items() for f in n["figures"]],
-        notebooks=[_notebook(folder, name, e) for name, e in current.notebooks.items()],
+        claims=paper.lines(rows, said),
+        source=paper.sources(),
+        notebooks=[
+            _notebook(folder, name, entry, said.get(name, notes.empty()))
+            for name, entry in current.notebooks.items()
+        ],
         asked=_asked(current),
         machine=facts.lines(run),
         name=run["machine"]["name"],
         revision=facts.revision(run["machine"]),
         rows=len(rows),
+        downloads=_downloads(len(rows), pdf),
+        tables=[_table(name, table) for name, n in said.items() for table in n["tables"]],
     )
-    write_atomic(folder / FILE, page)
-    return folder / FILE
+
+
+def _with_pages(folder: Path, current: State) -> set[str]:
+    names = current.notebooks
+    return {n for n in names if all(p.is_file() for p in pages_of(executed_file(folder, n)))}
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -89,20 +141,33 @@ def _asked(current: State) -> list[tuple[str, str]]:
     return [("profile", current.profile), *current.requested.items()]
 
 
-def _figure(notebook: str, figure: dict[str, str]) -> dict[str, str]:
+def _downloads(rows: int, pdf: bool) -> list[tuple[str, str]]:
+    files = [
+        (results.FILE, f"{rows} rows, one a measurement"),
+        (facts.FILE, "parameters, machine, versions, load"),
+        (REQUIREMENTS, "the Python packages of this run, for pip"),
+    ]
+    return [*files, (PDF, "this page, to print or to send")] if pdf else files
+
+
+def _table(notebook: str, table: dict[str, str]) -> dict[str, str]:
+    href = quote(f"tables/{table['file']}")
+    return {"href": href, "caption": table["caption"], "notebook": notebook}
+
+
+def _figure(figure: dict[str, str]) -> dict[str, str]:
     return {
         "id": quote(figure["name"]),
         "png": quote(f"figures/{figure['png']}"),
         "svg": quote(f"figures/{figure['svg']}"),
         "caption": figure["caption"],
-        "notebook": notebook,
     }
 
 
-def _notebook(folder: Path, name: str, entry: Entry) -> dict[str, Any]:
+def _notebook(folder: Path, name: str, entry: Entry, said: notes.Notes) -> dict[str, Any]:
     executed = executed_file(folder, name)
     files = (*pages_of(executed), executed)
-    labels = ("with code", "text only", "notebook")
+    labels = ("with code", "without code", "notebook file")
     return {
         "name": name,
         "title": entry.title,
@@ -112,6 +177,7 @@ def _notebook(folder: Path, name: str, entry: Entry) -> dict[str, Any]:
         "error": entry.error if entry.status == FAILED else None,
         "parameters": entry.parameters if entry.status in (OK, FAILED) else {},
         "revision": entry.revision,
+        "figures": [_figure(figure) for figure in said["figures"]],
         "links": [
             (label, quote(f"notebooks/{path.name}"))
             for label, path in zip(labels, files, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,29 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
 
-import nbformat
 import pytest
+from click.testing import CliRunner
 
-from workbook import export, facts, notes, report, results, state, store
-from workbook.context import notes_file, rows_file
+from tests.workbook import run_folder
+from workbook import chromium, cli, export, facts, report, state
 from workbook.errors import WorkbookError
+from workbook.execute import executed_file
 
 # Elements that HTML lets end by themselves; nbconvert leaves some of them open.
 OPTIONAL = {"p", "li", "dt", "dd", "td", "th", "tr"}
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-MACHINE = {
-    "name": "Toy CPU, 2 cores",
-    "cpu": {"model": "Toy CPU", "architecture": "toy64", "features": ["avx2"], "caches": None},
-    "cores": {"physical": 2, "logical": 4, "affinity": [0, 1], "quota": None},
-    "memory_bytes": 2**33,
-    "os": "Toy OS",
-    "python": "CPython 3.11",
-    "packages": {"numpy": "2"},
-    "git": {"revision": "0123456789abcdef", "dirty": True},
-    "load": None,
-}
-BASE = {"notebook": "01_good", "model": "resnet18", "weights": "<own>", "trained": True, "batch": 1,
-        "executor": "graph", "machine": "Toy CPU"}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -62,58 +49,10 @@ class Page(HTMLParser):
                 assert inner in OPTIONAL, f"<{inner}> is not closed before </{tag}>"
 
 
-def _row(metric, value, unit, **change):
-    return {**BASE, "metric": metric, "value": value, "unit": unit, **change}
-
-
-ROWS = [
-    _row("latency", 8.27, "ms", precision="w8a8", ci_low=8.1, ci_high=8.4, n=10),
-    _row("top1", 94.05, "%", precision="w8a8", n=2000),
-    _row("latency", 13.29, "ms", precision="fp32", batch=1),
-    _row("latency", 99.0, "ms", precision="fp32", model="resnet50", trained=False),
-]
-
-
-def _notebook_files(folder: Path, name: str) -> None:
-    node = nbformat.v4.new_notebook()
-    node.cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("x = 1")]
-    path = folder / "notebooks" / f"{name}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(node, path)
-    export.export(path, name)
-
-
 @pytest.fixture
 def run(tmp_path):
-    """Write a run's folder without running anything, and its report."""
-    folder = tmp_path / "run of mine"
-    current = state.State("2026-01-02T03:04:05+00:00", "quick", {"batch": "8"})
-    error = {"name": "ValueError", "value": "no <b>way</b>", "cell": 3, "source": "raise <x>"}
-    current.notebooks = {
-        "01_good": state.Entry(state.OK, "Good & <fast>", {"batch": 8}, "f", 61.0),
-        "02_fails": state.Entry(state.FAILED, "Fails", {}, "f", 2.0, error=error),
-        "03_needs": state.Entry(state.SKIPPED, "Needs", reason="needs 02_fails, which failed"),
-    }
-    for name in ("01_good", "02_fails"):
-        _notebook_files(folder, name)
-        store.start(rows_file(folder, name))
-    for row in ROWS:
-        store.append(rows_file(folder, "01_good"), row)
-    half = {**ROWS[0], "notebook": "02_fails", "value": 77.7}
-    store.append(rows_file(folder, "02_fails"), half)
-    said = notes_file(folder, "01_good")
-    line = {"text": "8.27 < 13.29", "metrics": ["latency"], "where": {}}
-    line["label"] = "partly untrained"
-    notes.put(said, "headlines", "a", line)
-    for suffix in ("png", "svg"):
-        (folder / "figures").mkdir(exist_ok=True)
-        (folder / "figures" / f"01_good-bars.{suffix}").write_bytes(b"")
-    figure = {"png": "01_good-bars.png", "svg": "01_good-bars.svg", "caption": "Bars. Toy; n = 10."}
-    notes.put(said, "figures", "01_good-bars", figure)
-    current.save(folder)
-    results.merge(folder, current)
-    about = {"machine": MACHINE, "load": {"before": [0.1, 0.2, 0.3], "after": None}}
-    (folder / facts.FILE).write_text(json.dumps(about))
+    """A run's folder, and its report."""
+    folder = run_folder.write(tmp_path / "run of mine")
     return SimpleNamespace(folder=folder, page=Page(report.build(folder)))
 
 
@@ -147,6 +86,60 @@ def test_links_hold_in_another_place(run, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.move(run.folder, moved)
     assert report.build(moved).read_text() == run.page.text
+
+
+def test_notebooks_link_to_the_same_kind_of_page_of_those_that_were_run(run):
+    books = run.folder / "notebooks"
+    assert "02_fails.html" in Page(books / "01_good.html").links
+    assert "02_fails-text.html" in Page(books / "01_good-text.html").links
+    # The notebook that was skipped has no page: its words stay, and lead nowhere.
+    assert '<a data-notebook="03_needs">needs</a>' in Page(books / "01_good.html").text
+
+
+def test_links_follow_the_pages_that_there_are(run):
+    book, needed = (executed_file(run.folder, name) for name in ("01_good", "03_needs"))
+    for page, other in zip(export.pages_of(needed), export.pages_of(book), strict=True):
+        shutil.copy(other, page)
+    report.build(run.folder)
+    assert "03_needs.html" in Page(export.pages_of(book)[0]).links
+    for page in export.pages_of(needed):
+        page.unlink()
+    report.build(run.folder)
+    assert "03_needs.html" not in Page(export.pages_of(book)[0]).links
+
+
+def test_downloads_are_results_environment_figures_and_tables(run):
+    wanted = {"results.csv", "run.json", "requirements.txt", "tables/01_good-times.csv",
+              "figures/01_good-bars.png", "figures/01_good-bars.svg"}  # fmt: skip
+    assert wanted <= set(run.page.links)
+    pins = (run.folder / "requirements.txt").read_text()
+    assert "numpy==2\n" in pins
+    assert "relaxquant at revision 0123456789abcdef+" in pins
+
+
+def test_pdf_of_an_earlier_page_is_removed(run):
+    (run.folder / report.PDF).write_bytes(b"%PDF of before")
+    assert report.PDF not in Page(report.build(run.folder)).links
+    assert not (run.folder / report.PDF).exists()
+
+
+def test_without_chromium_the_pdf_is_left_out_with_one_line(run, monkeypatch):
+    monkeypatch.setattr(chromium, "find", lambda: None)
+    ended = CliRunner().invoke(cli.main, ["report", str(run.folder)])
+    assert ended.exit_code == 0
+    assert "PDF: left out, no Chromium" in ended.output
+    asked = CliRunner().invoke(cli.main, ["report", str(run.folder), "--pdf"])
+    assert asked.exit_code == 2
+    assert "no Chromium" in asked.stderr
+    # The page that is left does not link to a PDF that could not be printed.
+    assert report.PDF not in Page(run.folder / report.FILE).links
+
+
+def test_report_writes_the_notebooks_pages_again(run):
+    page = run.folder / "notebooks" / "01_good.html"
+    page.write_text("from an older template")
+    report.export_again(run.folder)
+    assert "<h1" in page.read_text()
 
 
 def test_all_is_closed_and_escaped(run):

@@ -1,0 +1,134 @@
+"""A headless Chromium, driven by its DevTools protocol: what a page asked for, and what it said.
+
+https://chromedevtools.github.io/devtools-protocol; the websocket client comes with JupyterLab.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+from workbook import chromium
+
+SECONDS = 60
+
+
+class Tab:
+    """One tab; every event since `go` is kept in `events`."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = websocket.create_connection(address, timeout=SECONDS, suppress_origin=True)
+        self._numbers = itertools.count(1)
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method and return its result; events that come meanwhile are kept."""
+        number = next(self._numbers)
+        asked = {"id": number, "method": method, "params": parameters}
+        self._socket.send(json.dumps(asked))
+        while (answer := self._next()).get("id") != number:
+            pass
+        assert "error" not in answer, f"{method}: {answer}"
+        return answer["result"]
+
+    def size(self, width: int, height: int = 900) -> None:
+        """Set the window's width in CSS pixels; below 600 as a phone."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+
+    def go(self, address: str) -> None:
+        """Open an address and wait until all it asked for is there."""
+        self.events.clear()
+        self.call("Page.navigate", url=address)
+        while not any(name == "Page.loadEventFired" for name, _ in self.events):
+            self._next()
+
+    def value(self, expression: str) -> Any:
+        """Evaluate JavaScript, and wait for what it promises."""
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in found, f"{expression}: {found}"
+        return found["result"].get("value")
+
+    def until(self, expression: str, seconds: float = SECONDS) -> Any:
+        """Evaluate JavaScript until it gives something true."""
+        end = time.monotonic() + seconds
+        while not (found := self.value(expression)):
+            assert time.monotonic() < end, f"not within {seconds} s: {expression}"
+            time.sleep(0.2)
+        return found
+
+    def asked(self) -> list[str]:
+        """Return the addresses that the page asked for."""
+        sent = [p for name, p in self.events if name == "Network.requestWillBeSent"]
+        return [p["request"]["url"] for p in sent]
+
+    def complaints(self) -> list[str]:
+        """Return failed requests, console errors and exceptions."""
+        said = []
+        for name, event in self.events:
+            if name == "Network.loadingFailed":
+                said.append(f"failed: {event['errorText']}")
+            elif name == "Network.responseReceived" and event["response"]["status"] >= 400:
+                said.append(f"{event['response']['status']}: {event['response']['url']}")
+            elif name == "Runtime.exceptionThrown":
+                said.append(f"exception: {event['exceptionDetails']['text']}")
+            elif name == "Runtime.consoleAPICalled" and event["type"] in ("error", "assert"):
+                said.append(f"console: {event['args']}")
+            elif name == "Log.entryAdded" and event["entry"]["level"] == "error":
+                said.append(f"log: {event['entry']['text']}")
+        return said
+
+    def picture(self, path: Path) -> None:
+        """Save the whole page as PNG."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _next(self) -> dict[str, Any]:
+        message = json.loads(self._socket.recv())
+        if "method" in message:
+            self.events.append((message["method"], message["params"]))
+        return message
+
+
+@contextlib.contextmanager
+def opened(profile: Path) -> Iterator[Tab]:
+    """Start a browser with a profile of its own, yield its tab, and end it."""
+    command = [chromium.find(), *chromium.options(profile), "--hide-scrollbars"]
+    with subprocess.Popen(
+        [*command, "--remote-debugging-port=0", "about:blank"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield Tab(_address(process))
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def _address(process: subprocess.Popen) -> str:
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"DevTools listening on ws://([\d.]+:\d+)/", line):
+            with urllib.request.urlopen(f"http://{found[1]}/json", timeout=SECONDS) as answer:
+                tabs = json.load(answer)
+            return next(t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page")
+    raise AssertionError(f"the browser did not start: {''.join(said)}")
