@@ -9,6 +9,7 @@ y    = lib(x)
 from . import frontends, target
 from .errors import InputError, ModelError, RelaxQuantError, TargetError
 from .executors import Library, compile, load
+from .inspect import Proof, proof
 from .kernels.tuned import Tuned
 from .quantize import Budget, QConfig, debug, qconfig, quantize, sensitivity, summary
 from .tune import tune
@@ -20,6 +21,7 @@ __all__ = [
     "InputError",
     "Library",
     "ModelError",
+    "Proof",
     "QConfig",
     "RelaxQuantError",
     "TargetError",
@@ -28,6 +30,7 @@ __all__ = [
     "debug",
     "frontends",
     "load",
+    "proof",
     "qconfig",
     "quantize",
     "sensitivity",

@@ -93,6 +93,11 @@ class Library:
         """Threads of TVM's pool while this library runs."""
         return self.metadata.threads
 
+    @property
+    def is_machine_code(self) -> bool:
+        """Whether it was loaded from a file, and its code can be run but not read."""
+        return self._program is None
+
     def __call__(self, *inputs):
         """Run the network.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
 import tvm
 from tvm import relax
 
-from ..lower import KernelRecord
+from ..lower import KernelRecord, functions_of
 from ..lower.read import shape_of
 
 REASON = "TVM has no integer lowering: float between dequantize and quantize"
@@ -18,11 +21,13 @@ def stock_records(module: tvm.IRModule) -> list[KernelRecord]:
     Source: ``tvm/relax/transform/legalize_ops/qdq.py``.
     """
     records = []
+    functions = functions_of(module)
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             call = binding.value
             if isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op):
-                records.append(_record(binding.var, call))
+                record = _record(binding.var, call)
+                records.append(replace(record, name=functions.get(record.layer, record.name)))
     return records
 
 
@@ -46,6 +51,6 @@ def _record(var, call) -> KernelRecord:
 def _macs(var, call) -> int:
     weight = [int(d) for d in call.args[1].ty.shape]
     out = shape_of(var)
-    if len(weight) == 2:
-        return weight[0] * weight[1]
-    return out[2] * out[3] * weight[0] * weight[1] * weight[2] * weight[3]
+    if call.op.name == "relax.matmul":
+        return prod(out[1:]) * weight[-2]
+    return prod(out[2:]) * prod(weight)

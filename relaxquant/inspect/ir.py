@@ -21,6 +21,7 @@ from .text import parts
 
 _VECTOR = re.compile(r"<(?:vscale x )?(\d+) x (.+)>")
 _STRING = re.compile(r'constant \[\d+ x i8\] c"([^"]*)"')
+_PREDICATE = re.compile(r"icmp (?:samesign )?(\w+)")
 _ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}|\\)")
 WAY_OUT = "take it whole from lib.source('ll')"
 # What is compared or stored says more of them than what they return.
@@ -81,11 +82,19 @@ class Instruction:
     operands: tuple = field(default=(), repr=False)
     incoming: tuple = field(default=(), repr=False)  # blocks of a phi's operands
     ref: Any = field(default=None, repr=False)
+    _predicate: str = field(default="", repr=False)
 
     @property
     def text(self) -> str:
         """The instruction as LLVM prints it."""
         return str(self.ref).strip()
+
+    @property
+    def predicate(self) -> str:
+        """How an ``icmp`` compares: ``eq``, ``slt``."""
+        if not self._predicate:  # printing is the slowest question to LLVM
+            self._predicate = _PREDICATE.search(self.text)[1]
+        return self._predicate
 
 
 @dataclass(eq=False, slots=True)
@@ -113,37 +122,66 @@ class IRFunction:
 
     def __init__(self, ref: Any, part: IRPart):
         self._ref, self.part, self.name = ref, part, ref.name
-        self.arguments: list[Value] = []
 
     def __repr__(self) -> str:
         return f"IRFunction({self.name!r})"
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """Blocks in program order, their loops found."""
-        blocks = _Reader(self).read()
-        for block, loop in innermost(self._loops_of(blocks)).items():
+    def _read(self) -> tuple[list[Value], list[Block], list[Loop]]:
+        reader = _Reader(self)
+        blocks = reader.read()
+        loops = find_loops({block: block.successors for block in blocks}, blocks[0])
+        for block, loop in innermost(loops).items():
             block.depth = loop.depth
-        return blocks
+        return reader.arguments, blocks, loops
 
-    @cached_property
+    @property
+    def arguments(self) -> list[Value]:
+        """What it takes, in order."""
+        return self._read[0]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Blocks in program order."""
+        return self._read[1]
+
+    @property
     def loops(self) -> list[Loop]:
         """Natural loops, each before those within it; nodes are blocks."""
-        return self._loops_of(self.blocks)
-
-    @staticmethod
-    def _loops_of(blocks: list[Block]) -> list[Loop]:
-        return find_loops({block: block.successors for block in blocks}, blocks[0])
+        return self._read[2]
 
     @property
     def instructions(self) -> Iterator[Instruction]:
         """All instructions in program order."""
         return (instruction for block in self.blocks for instruction in block.instructions)
 
+    def reached(self) -> list[IRFunction]:
+        """Itself and the functions of its module that it calls or hands on, directly or not."""
+        found, work = {self: None}, [self]
+        while work:
+            for block in work.pop().blocks:
+                for function in (f for call in calls_of(block) for f in callees_of(call)):
+                    if function not in found:
+                        found[function] = None
+                        work.append(function)
+        return list(found)
+
     @cached_property
     def tally(self) -> Tally:
         """Its instructions, counted."""
         return Tally.of(self.instructions)
+
+
+def calls_of(block: Block) -> list[Instruction]:
+    """Calls in a block of functions with a body, or that are handed one."""
+    return [one for one in block.instructions if one.opcode == "call" and callees_of(one)]
+
+
+def callees_of(call: Instruction) -> list[IRFunction]:
+    """Functions with a body that an instruction calls, or hands on to be called."""
+    functions = call.block.function.part.functions
+    names = [o.name for o in call.operands if isinstance(o, Value) and o.kind == "function"]
+    return [functions[name] for name in names if name in functions]
 
 
 class IRPart:
@@ -260,12 +298,13 @@ class _Reader:
         self.ref = function._ref
         self.known: dict = {}  # LLVM value -> Instruction, Value or Block
         self.types: dict = {}
+        self.arguments: list[Value] = []
 
     def read(self) -> list[Block]:
         for ref in self.ref.arguments:
             value = Value("argument", ref.name, *self._type(ref.type))
             self.known[ref] = value
-            self.function.arguments.append(value)
+            self.arguments.append(value)
         pending: list[Instruction] = []
         blocks = []
         for index, block_ref in enumerate(self.ref.blocks):

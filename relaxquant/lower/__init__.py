@@ -20,7 +20,7 @@ from .graph import Graph
 from .layout import assign, stays_with_tvm
 from .read import Reader, main_of
 from .realize import conv_spec, conv_weights
-from .record import KernelRecord, KernelTable, shape_text
+from .record import KernelRecord, KernelTable, functions_of, shape_text
 
 
 def lower(
@@ -123,5 +123,6 @@ __all__ = [
     "Lowered",
     "check_requantize",
     "conv_layers",
+    "functions_of",
     "lower",
 ]

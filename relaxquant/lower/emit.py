@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -20,7 +20,7 @@ from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
 from .read import QuantizedConstant, Reader
 from .realize import conv_spec, in_fixed_point, narrowest, realize
-from .record import KernelRecord, is_dense, shape_text
+from .record import KernelRecord, functions_of, is_dense, shape_text
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
 PRIM_FUNCS = Recent(1024)
@@ -52,6 +52,7 @@ class Emitter:
         self.variables: dict[Value, relax.Expr] = {}
         self.functions: dict = {}  # Implementation.key -> (GlobalVar, name)
         self.records: list[KernelRecord] = []
+        self.tvm_variables: dict[int, str] = {}  # record -> variable
         self.batch = reader.function.params[0].ty.shape[0]
         self.static_batch = graph.inputs[0].shape[0]
 
@@ -65,13 +66,27 @@ class Emitter:
                     if node.op == "view":
                         self.variables[node.output] = self.variables[node.inputs[0]]
                         continue
-                    call = self._tvm_call(node) if stays_with_tvm(node) else self._kernel(node)
-                    self.variables[node.output] = self.builder.emit(call)
+                    stays = stays_with_tvm(node)
+                    call = self._tvm_call(node) if stays else self._kernel(node)
+                    variable = self.variables[node.output] = self.builder.emit(call)
+                    if stays and isinstance(call, relax.Call):
+                        self.tvm_variables[len(self.records) - 1] = variable.name
                 results = [self.variables[value] for value in self.graph.outputs]
                 output = relax.Tuple(results) if self.graph.returns_tuple else results[0]
                 output = self.builder.emit_output(output)
             self.builder.emit_func_output(output)
-        return Lowered(self.builder.get(), self.records)
+        module = self.builder.get()
+        return Lowered(module, self._named(module))
+
+    def _named(self, module: tvm.IRModule) -> list[KernelRecord]:
+        """The records; what stays with TVM is named by the function that it makes of it."""
+        if not self.tvm_variables:
+            return self.records
+        functions = functions_of(module)
+        return [
+            replace(record, name=functions.get(self.tvm_variables.get(index), record.name))
+            for index, record in enumerate(self.records)
+        ]
 
     def _kernel(self, node: Node) -> relax.Expr:
         implementation = realize(node, self.static_batch, self.isa, self.schedule, self.tuned)

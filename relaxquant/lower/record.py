@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
+import tvm
+from tvm import relax
+
 from .graph import Node
 
 
@@ -96,6 +99,22 @@ class KernelTable(Sequence):
         widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
         lines = ["  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
+
+
+def functions_of(module: tvm.IRModule) -> dict[str, str]:
+    """Variable of ``main`` -> the PrimFunc that TVM calls for it, by the pass that names them.
+
+    What the virtual machine does itself, such as a reshape in place, has none.
+    """
+    legal = relax.transform.LegalizeOps()(module)
+    return {
+        binding.var.name: binding.value.args[0].name_hint
+        for block in legal["main"].body.blocks
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call)
+        and binding.value.args
+        and isinstance(binding.value.args[0], tvm.ir.GlobalVar)
+    }
 
 
 def shape_text(node: Node) -> str:
