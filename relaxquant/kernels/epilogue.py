@@ -41,15 +41,14 @@ class Epilogue:
         self.weight_zero_point = (
             arg("weight_zero_point", (channels,), "int32") if spec.weight_zero_points else None
         )
-        self.fixed_point = spec.epilogue.requantize == TFLITE
-        scaling = "int32" if self.fixed_point else "float32"
-        self.multiplier = arg("multiplier", (channels,), scaling) if integer else None
-        self.right = arg("right", (channels,), "int32") if self.fixed_point else None
-        self.left = arg("left", (channels,), "int32") if spec.epilogue.left_shifts else None
+        self.fixed_point = FixedPoint(spec, isa) if spec.epilogue.requantize == TFLITE else None
+        scaled = integer and not self.fixed_point
+        self.multiplier = arg("multiplier", (channels,), "float32") if scaled else None
         self.residual = (
             arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
         )
-        self.bounds = arg("bounds", (3,), scaling)  # low, high, residual_scale
+        # low, high, residual_scale
+        self.bounds = arg("bounds", (3,), "int32" if self.fixed_point else "float32")
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
 
     def initial(self, channel, window_sum=None):
@@ -83,9 +82,7 @@ class Epilogue:
 
     def _store_in_integers(self, acc, n, channel, oh, ow) -> None:
         lanes, out = self.isa.lanes, self.spec.out
-        at = lanes_at(channel, lanes)
-        left = None if self.left is None else self.left[at]
-        steps = fixed_point.multiply(acc, self.multiplier[at], self.right[at], lanes, left)
+        steps = self.fixed_point.multiply(acc, channel)
         steps = clip_vector(steps, self.bounds[0], self.bounds[1], lanes)
         steps = steps + splat(out.zero_point, "int32", lanes)
         stored = T.cast(steps, f"{out.dtype}x{lanes}")
@@ -104,6 +101,40 @@ class Epilogue:
         return fused_multiply_add(steps, T.broadcast(self.bounds[2], lanes), value, lanes)
 
 
+class FixedPoint:
+    """Declares the arguments of TFLite's requantization, and emits it for a vector."""
+
+    def __init__(self, spec: ConvSpec, isa: InstructionSet):
+        self.lanes = isa.lanes
+        channels = spec.out.padded_channels
+        self.step_by_step = spec.epilogue.left_shifts
+        kind = ((channels,), "int32") if self.step_by_step else ((2, channels // 2), "int64")
+        self.multiplier = arg("multiplier", *kind)
+        self.rounding = None if self.step_by_step else arg("rounding", *kind)
+        self.right = arg("right", (channels,), "int32")
+        self.left = arg("left", (channels,), "int32") if self.step_by_step else None
+
+    def multiply(self, acc, channel):
+        """The accumulators of the channels from ``channel`` on in steps of the output."""
+        at = lanes_at(channel, self.lanes)
+        if self.step_by_step:
+            factors = self.multiplier[at], self.right[at], self.lanes, self.left[at]
+            return fixed_point.multiply(acc, *factors)
+        half = lanes_at(channel // 2, self.lanes // 2)
+        pairs = ([array[k, half] for k in (0, 1)] for array in (self.multiplier, self.rounding))
+        return fixed_point.multiply_at_once(acc, *pairs, self.right[at], self.lanes)
+
+    @staticmethod
+    def parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
+        """Arrays for the arguments; channels of the padding are shifted like others."""
+        padding = spec.out.padded_channels - len(weights.shift)
+        multiplier = np.pad(weights.multiplier, (0, padding))
+        shift = np.pad(weights.shift, (0, padding), constant_values=-1)
+        if not spec.epilogue.left_shifts:
+            return fixed_point.constants(multiplier, shift)
+        return [multiplier, np.maximum(-shift, 0) - 1, np.maximum(shift, 0)]
+
+
 def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
     """Arrays for the arguments `Epilogue` declares between the weights and the output.
 
@@ -117,19 +148,11 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
         arrays.append(pad_to(weights.zero_point.astype(np.int32), channels))
     bounds = [weights.low, weights.high, weights.residual_scale]
     if spec.epilogue.requantize == TFLITE:
-        arrays += [pad_to(array, channels) for array in _fixed_point(spec, weights)]
-        return [*arrays, np.array(bounds).astype(np.int32)]
+        scaling = FixedPoint.parameters(spec, weights)
+        return [*arrays, *scaling, np.array(bounds).astype(np.int32)]
     if weights.multiplier is not None:
         arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
     return [*arrays, np.array(bounds, np.float32)]
-
-
-def _fixed_point(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
-    """Multipliers and shifts as `fixed_point.multiply` takes them."""
-    right = np.maximum(-weights.shift, 0) - 1
-    if not spec.epilogue.left_shifts:
-        return [weights.multiplier, right]
-    return [weights.multiplier, right, np.maximum(weights.shift, 0)]
 
 
 def conv_arguments(spec: ConvSpec, weights: ConvWeights, packed: list[np.ndarray]) -> list:

@@ -94,7 +94,7 @@ class Emitter:
         arguments = [
             self.variables[node.inputs[argument]]
             if isinstance(argument, int)
-            else relax.const(argument)
+            else relax.const(argument, str(argument.dtype))  # int64 would become int32
             for argument in implementation.arguments
         ]
         self.records.append(_record(node, implementation, function.name_hint, self.static_batch))

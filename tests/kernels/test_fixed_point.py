@@ -56,6 +56,27 @@ def multiplied(x, multiplier, shift, target: str) -> np.ndarray:
     return output.numpy()
 
 
+def multiplied_at_once(x, multiplier, shift, target: str) -> np.ndarray:
+    """`fixed_point.multiply_at_once` over flat arrays of whole vectors."""
+    target = target_of(target)
+    lanes, count = instruction_set(target).lanes, len(x)
+
+    def body() -> None:
+        x = arg("x", (count,), "int32")
+        pairs = [arg(name, (2, count // 2), "int64") for name in ("multiplier", "rounding")]
+        right, output = (arg(name, (count,), "int32") for name in ("right", "output"))
+        with T.serial(count // lanes) as i:
+            at, half = lanes_at(i * lanes, lanes), lanes_at(i * (lanes // 2), lanes // 2)
+            vectors = ([array[k, half] for k in (0, 1)] for array in pairs)
+            value = fixed_point.multiply_at_once(x[at], *vectors, right[at], lanes)
+            store(output, [at], value)
+
+    output = tvm.runtime.tensor(np.zeros(count, np.int32))
+    arrays = x, *fixed_point.constants(multiplier, shift)
+    build(prim_func(body), target)["main"](*map(tvm.runtime.tensor, arrays), output)
+    return output.numpy()
+
+
 def grid(*axes) -> list[np.ndarray]:
     """All combinations, the last ones repeated to fill whole vectors of any size."""
     flat = [np.asarray(a).ravel() for a in np.meshgrid(*axes, indexing="ij")]
@@ -73,6 +94,9 @@ def test_extremes(shifts, target):
     x, multiplier, shift = grid(x, MULTIPLIERS, shifts)
     expected = reference.multiply_by_quantized_multiplier(x, multiplier, shift)
     np.testing.assert_array_equal(multiplied(x, multiplier, shift, target), expected)
+    if max(shifts) < 0:
+        at_once = multiplied_at_once(x, multiplier, shift, target)
+        np.testing.assert_array_equal(at_once, expected)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -82,7 +106,9 @@ def test_ties(target):
     once = multiplied(x, np.full(80, 2**30), np.zeros(80, np.int64), target)  # a half
     np.testing.assert_array_equal(once, np.floor(x / 2 + 0.5))
     # 2**30 and a shift of 1 halve and halve again: four in sixteen meet a tie, some of them two.
-    twice = multiplied(x, np.full(80, 2**30), np.full(80, -1), target)
+    factors = np.full(80, 2**30, np.int32), np.full(80, -1, np.int32)
+    twice = multiplied(x, *factors, target)
+    np.testing.assert_array_equal(multiplied_at_once(x, *factors, target), twice)
     halves = np.floor(x / 2 + 0.5) / 2
     np.testing.assert_array_equal(twice, np.copysign(np.floor(np.abs(halves) + 0.5), halves))
     assert (twice != np.rint(x / 4)).any(), "rounding once gives something else"
