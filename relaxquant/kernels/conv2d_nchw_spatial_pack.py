@@ -40,7 +40,7 @@ from .intrinsics import DotProduct, InstructionSet
 from .pack import border_correction, pack_conv
 from .registry import Implementation, register
 from .row_tiles import RowTiles
-from .spec import ConvSpec, ConvWeights
+from .spec import COMMON, ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
 from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
 from .weight_store import WHOLE, WeightStore, bits_of_panels, rows_of_task, stored
@@ -173,6 +173,8 @@ class DirectConv2d:
             border = (spec.window.kernel[0], spec.window.kernel[1] + 1, spec.out.padded_channels)
             self.border = arg("border", border, "int32")
         self.epilogue = Epilogue(spec, self.isa, batch)
+        if spec.weight_zero_points == COMMON:
+            self.sums.multiply_by(self.epilogue.weight_zero_point)
         self._emit_tasks(batch)
 
     def _emit_tasks(self, batch) -> None:

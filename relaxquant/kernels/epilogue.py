@@ -14,7 +14,7 @@ from . import fixed_point
 from .fixed_point import TFLITE
 from .intrinsics import InstructionSet
 from .requantize import clip_vector, from_float, fused_multiply_add, to_float
-from .spec import ConvSpec, ConvWeights
+from .spec import COMMON, EACH, ConvSpec, ConvWeights
 from .tir import T, arg, lanes_at, splat, store
 
 
@@ -38,9 +38,8 @@ class Epilogue:
         residual = spec.epilogue.residual
         self.bias = arg("bias", (channels,), "int32" if integer else "float32")
         self.late_bias = arg("late_bias", (channels,), "int32") if spec.epilogue.narrow else None
-        self.weight_zero_point = (
-            arg("weight_zero_point", (channels,), "int32") if spec.weight_zero_points else None
-        )
+        count = {COMMON: 1, EACH: channels}.get(spec.weight_zero_points)
+        self.weight_zero_point = arg("weight_zero_point", (count,), "int32") if count else None
         self.fixed_point = FixedPoint(spec, isa) if spec.epilogue.requantize == TFLITE else None
         scaled = integer and not self.fixed_point
         self.multiplier = arg("multiplier", (channels,), "float32") if scaled else None
@@ -56,12 +55,16 @@ class Epilogue:
 
         The bias, or, where it is added after the accumulator was narrowed, the zero point's part;
         and, where weights have zero points, what these take away from an output pixel whose
-        window's values sum up to ``window_sum`` (`window_sums`).
+        window's values sum up to ``window_sum`` (`window_sums`); if all have the same, it is in the
+        sum already.
         """
         at = lanes_at(channel, self.isa.lanes)
         if window_sum is None:
             return self.bias[at]
-        return self.bias[at] - self.weight_zero_point[at] * T.broadcast(window_sum, self.isa.lanes)
+        window_sum = T.broadcast(window_sum, self.isa.lanes)
+        if self.spec.weight_zero_points == EACH:
+            window_sum = window_sum * self.weight_zero_point[at]
+        return self.bias[at] - window_sum
 
     def finish(self, acc, n, channel, oh, ow) -> None:
         """Narrow, scale, add the residual, clip, round and store one vector of accumulators."""
@@ -83,9 +86,11 @@ class Epilogue:
     def _store_in_integers(self, acc, n, channel, oh, ow) -> None:
         lanes, out = self.isa.lanes, self.spec.out
         steps = self.fixed_point.multiply(acc, channel)
-        steps = clip_vector(steps, self.bounds[0], self.bounds[1], lanes)
-        steps = steps + splat(out.zero_point, "int32", lanes)
-        stored = T.cast(steps, f"{out.dtype}x{lanes}")
+        if self.spec.epilogue.saturates:
+            stored = saturated(steps, lanes)
+        else:
+            steps = clip_vector(steps, self.bounds[0], self.bounds[1], lanes)
+            stored = T.cast(steps, f"{out.dtype}x{lanes}")
         store(self.output, out.vector_at(n, channel, oh, ow, lanes), stored)
 
     def _narrow(self, acc):
@@ -102,12 +107,15 @@ class Epilogue:
 
 
 class FixedPoint:
-    """Declares the arguments of TFLite's requantization, and emits it for a vector."""
+    """Declares the arguments of TFLite's requantization, and emits it for a vector.
+
+    Results are as they are stored, or less 128 where they then saturate at int8.
+    """
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet):
-        self.lanes = isa.lanes
+        self.spec, self.lanes = spec, isa.lanes
         channels = spec.out.padded_channels
-        self.step_by_step = spec.epilogue.left_shifts
+        self.step_by_step = spec.epilogue.step_by_step
         kind = ((channels,), "int32") if self.step_by_step else ((2, channels // 2), "int64")
         self.multiplier = arg("multiplier", *kind)
         self.rounding = None if self.step_by_step else arg("rounding", *kind)
@@ -119,10 +127,13 @@ class FixedPoint:
         at = lanes_at(channel, self.lanes)
         if self.step_by_step:
             factors = self.multiplier[at], self.right[at], self.lanes, self.left[at]
-            return fixed_point.multiply(acc, *factors)
+            offset = splat(_offset(self.spec), "int32", self.lanes)
+            return fixed_point.multiply(acc, *factors) + offset
         half = lanes_at(channel // 2, self.lanes // 2)
         pairs = ([array[k, half] for k in (0, 1)] for array in (self.multiplier, self.rounding))
-        return fixed_point.multiply_at_once(acc, *pairs, self.right[at], self.lanes)
+        # Below a zero point of 0 all is clipped, whichever way it was rounded.
+        signed = self.spec.out.zero_point > 0
+        return fixed_point.multiply_at_once(acc, *pairs, self.right[at], self.lanes, signed)
 
     @staticmethod
     def parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
@@ -130,9 +141,21 @@ class FixedPoint:
         padding = spec.out.padded_channels - len(weights.shift)
         multiplier = np.pad(weights.multiplier, (0, padding))
         shift = np.pad(weights.shift, (0, padding), constant_values=-1)
-        if not spec.epilogue.left_shifts:
-            return fixed_point.constants(multiplier, shift)
+        if not spec.epilogue.step_by_step:
+            return fixed_point.constants(multiplier, shift, _offset(spec))
         return [multiplier, np.maximum(-shift, 0) - 1, np.maximum(shift, 0)]
+
+
+def _offset(spec: ConvSpec) -> int:
+    """What `FixedPoint` adds to the steps."""
+    return spec.out.zero_point - (128 if spec.epilogue.saturates else 0)
+
+
+def saturated(steps, lanes: int):
+    """int32 as uint8: 128 is added, and what leaves the range becomes the range's end."""
+    steps = T.min(T.max(steps, splat(-128, "int32", lanes)), splat(127, "int32", lanes))
+    stored = T.reinterpret(f"uint8x{lanes}", T.cast(steps, f"int8x{lanes}"))
+    return T.bitwise_xor(stored, splat(128, "uint8", lanes))
 
 
 def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
@@ -145,11 +168,14 @@ def epilogue_parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray
     if spec.epilogue.narrow:
         arrays = [arrays[0] - pad_to(weights.bias, channels), pad_to(weights.bias, channels)]
     if spec.weight_zero_points:
-        arrays.append(pad_to(weights.zero_point.astype(np.int32), channels))
-    bounds = [weights.low, weights.high, weights.residual_scale]
+        zero_point = weights.zero_point.astype(np.int32)
+        each = spec.weight_zero_points == EACH
+        arrays.append(pad_to(zero_point, channels) if each else zero_point[:1])
     if spec.epilogue.requantize == TFLITE:
-        scaling = FixedPoint.parameters(spec, weights)
-        return [*arrays, *scaling, np.array(bounds).astype(np.int32)]
+        ends = np.array([weights.low, weights.high]) + spec.out.zero_point
+        bounds = np.array([*ends, 0], np.int32)
+        return [*arrays, *FixedPoint.parameters(spec, weights), bounds]
+    bounds = [weights.low, weights.high, weights.residual_scale]
     if weights.multiplier is not None:
         arrays.append(pad_to(weights.multiplier.astype(np.float32), channels))
     return [*arrays, np.array(bounds, np.float32)]

@@ -13,7 +13,8 @@ x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`,
         = floor((x * m + 2**30 + 2**(30 + e) - 2**31 * (x < 0)) / 2**(31 + e))
 
 where ``y``, the inner quotient, is negative if ``x`` is, or is 0 and makes no difference. The high
-32 bits of that sum, shifted by ``e - 1``, are the result: 11 instructions instead of 16.
+32 bits of that sum, shifted by ``e - 1``, are the result: 11 instructions instead of 16, or 7 where
+rounding of negative numbers does not matter.
 
 Source: our own code for the arithmetic of gemmlowp's ``fixedpoint/fixedpoint.h``
 (SaturatingRoundingDoublingHighMul, RoundingDivideByPOT) and of TensorFlow Lite's
@@ -29,6 +30,7 @@ from .tir import T, splat
 
 FLOAT, TFLITE = "float", "tflite"
 REQUANTIZE = (FLOAT, TFLITE)
+MOST = 22  # bits to the right, below which an offset of eight bits leaves no sum of 64 bits
 
 
 def multiply(x, multiplier, right, lanes: int, left=None):
@@ -83,13 +85,20 @@ def divide_by_power_of_two(x, exponent, lanes: int):
     return T.shift_right(T.shift_right(below, exponent) + one, one)
 
 
-def constants(multiplier: np.ndarray, shift: np.ndarray) -> list[np.ndarray]:
-    """What `multiply_at_once` is given for channels whose shifts are all to the right.
+def takes_at_once(shift: np.ndarray) -> bool:
+    """Whether `multiply_at_once` can shift so: to the right, and so that no sum leaves int64."""
+    return bool(((shift <= -1) & (shift >= -MOST)).all())
+
+
+def constants(multiplier: np.ndarray, shift: np.ndarray, offset: int = 0) -> list[np.ndarray]:
+    """What `multiply_at_once` is given for channels whose shifts it takes.
 
     Parameters
     ----------
     multiplier, shift : numpy.ndarray
-        (O,) int32, an even number of them, as for `multiply`; each shift is -1 or less.
+        (O,) int32, an even number of them: factors are ``multiplier * 2.0**(shift - 31)``.
+    offset : int
+        What is added to the results, in [-128, 255].
 
     Returns
     -------
@@ -98,13 +107,13 @@ def constants(multiplier: np.ndarray, shift: np.ndarray) -> list[np.ndarray]:
         (O,).
     """
     exponent = -shift.astype(np.int64)
-    roundings = (1 << 30) + (np.int64(1) << (30 + exponent))
+    roundings = (1 << 30) + (np.int64(1) << (30 + exponent)) + (np.int64(offset) << 31 + exponent)
     pairs = [array.astype(np.int64).reshape(-1, 2).T for array in (multiplier, roundings)]
     return [*map(np.ascontiguousarray, pairs), (exponent - 1).astype(np.int32)]
 
 
-def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int):
-    """`multiply` where every lane is shifted to the right, by what `constants` prepares.
+def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int, signed: bool = True):
+    """`multiply`, and the offset added, by what `constants` prepares.
 
     Parameters
     ----------
@@ -116,16 +125,18 @@ def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int):
         int32 x lanes.
     lanes : int
         An even number.
+    signed : bool
+        False where negative halves may as well be rounded upward.
     """
     wide = lanes // 2
     even = T.reinterpret(f"int64x{wide}", x)
     odd = T.shift_right(even, splat(32, "int64", wide))
-    sums = [
-        _low(value, wide) * _low(multiplier, wide)
-        - T.bitwise_and(value, splat(1 << 31, "int64", wide))
-        + rounding
-        for value, multiplier, rounding in zip((even, odd), multipliers, roundings, strict=True)
-    ]
+    sums = []
+    for value, multiplier, rounding in zip((even, odd), multipliers, roundings, strict=True):
+        total = _low(value, wide) * _low(multiplier, wide) + rounding
+        if signed:
+            total = total - T.bitwise_and(value, splat(1 << 31, "int64", wide))
+        sums.append(total)
     halves = [T.reinterpret(f"int32x{lanes}", each) for each in sums]
     highs = [T.int32(which * lanes + 2 * pair + 1) for pair in range(wide) for which in (0, 1)]
     return T.shift_right(tvm.tirx.Shuffle(halves, highs), right)

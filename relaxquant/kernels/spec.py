@@ -11,6 +11,7 @@ from .rounding import TO_EVEN
 from .tir import BLOCK, ceildiv, lanes_at
 
 INTEGERS = {"uint8": (0, 255), "int16": (-(1 << 15), (1 << 15) - 1)}  # quantized activations
+COMMON, EACH = "common", "each"  # zero points of the weights of all output channels
 NCHW16C, NHWC = "NCHW16c", "NHWC"  # layouts of the feature maps of a network
 
 
@@ -168,15 +169,19 @@ class EpilogueSpec:
         and the bias is added after that (``dtype_activation`` of relay.quantize).
     requantize : str
         ``"float"`` or ``"tflite"``: one of `fixed_point.REQUANTIZE`. The latter has no residual.
-    left_shifts : bool
-        Whether an accumulator is multiplied by 1 or more, under ``"tflite"``.
+    step_by_step : bool
+        Under ``"tflite"``, whether a multiplier is one that `fixed_point.multiply_at_once` does not
+        take.
+    saturates : bool
+        Under ``"tflite"``, whether the bounds are those of the output's dtype.
     """
 
     residual: TensorSpec | None = None
     clip: bool = False
     narrow: int | None = None
     requantize: str = FLOAT
-    left_shifts: bool = False
+    step_by_step: bool = False
+    saturates: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,8 @@ class ConvSpec:
     """A convolution (or dense layer: 1x1 on 1x1) and its epilogue.
 
     ``batch`` is None where it is symbolic. ``groups == data.channels`` is depthwise.
-    ``weight_zero_points`` says whether `ConvWeights.zero_point` is there to be subtracted.
+    ``weight_zero_points`` is empty where `ConvWeights.zero_point` is None, ``"common"`` where all
+    channels have the same and ``"each"`` where they do not.
     """
 
     batch: int | None
@@ -193,7 +199,7 @@ class ConvSpec:
     window: Window = Window()
     groups: int = 1
     epilogue: EpilogueSpec = EpilogueSpec()
-    weight_zero_points: bool = False
+    weight_zero_points: str = ""
 
     @property
     def precision(self) -> str:
@@ -274,6 +280,13 @@ class ConvWeights:
         return centered(self.weight, self.zero_point)
 
 
+def zero_points_of(zero_point: np.ndarray | None) -> str:
+    """`ConvSpec.weight_zero_points` for an (O,) array or None."""
+    if zero_point is None:
+        return ""
+    return COMMON if (zero_point == zero_point[0]).all() else EACH
+
+
 def centered(weight: np.ndarray, zero_point: np.ndarray | None) -> np.ndarray:
     """int8 weights (O, I / groups, KH, KW) less one zero point a channel, int16; or as they are."""
     if zero_point is None:
@@ -285,5 +298,5 @@ def without_zero_points(spec: ConvSpec, weights: ConvWeights) -> tuple[ConvSpec,
     """The same layer with int16 weights, for kernels that multiply them as easily as int8."""
     if not spec.weight_zero_points:
         return spec, weights
-    spec = replace(spec, weight_zero_points=False)
+    spec = replace(spec, weight_zero_points="")
     return spec, replace(weights, weight=weights.centered, zero_point=None)

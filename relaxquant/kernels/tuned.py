@@ -12,10 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import InputError
-from .fixed_point import FLOAT
 from .intrinsics import InstructionSet
 from .pack import channel_quads
-from .spec import ConvSpec, ConvWeights, TensorSpec
+from .spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec
 from .tile import Tile
 from .tir import ceildiv
 
@@ -192,7 +191,7 @@ def layer_key(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> str:
         spec,
         data=_without_zero_point(spec.data),
         out=_without_zero_point(spec.out),
-        epilogue=replace(spec.epilogue, residual=residual, requantize=FLOAT, left_shifts=False),
+        epilogue=EpilogueSpec(residual, spec.epilogue.clip, spec.epilogue.narrow),
     )
     return _sha256([asdict(plain), isa.name, _dot_product(spec, weights, isa)])[:16]
 

@@ -26,6 +26,8 @@ from .row_tiles import RowTiles
 from .spec import ConvSpec, Window
 from .tir import BLOCK, T, ceildiv, lanes_at, local, splat, store
 
+FOUR = 4  # channels of an image for a first layer
+
 
 def instructions(spec: ConvSpec, dots: str) -> str:
     """What multiplies and adds, and whether there are window sums."""
@@ -44,7 +46,7 @@ class WindowSums:
     """
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet):
-        self.spec, self.isa = spec, isa
+        self.spec, self.isa, self.factor = spec, isa, None
         data, window = spec.data, spec.window
         if data.halo:  # its border is in memory, zero points as any other
             top, left, bottom, right = data.halo
@@ -57,6 +59,10 @@ class WindowSums:
         self.size = last + (window.kernel[1] - 1) * window.dilation[1] + 1  # columns that are read
         self.left = min(window.padding[1], self.size)
         self.inside = min(data.width, self.size - self.left)
+
+    def multiply_by(self, weight_zero_point) -> None:
+        """Give sums times the one zero point that all weights have."""
+        self.factor = weight_zero_point[0]
 
     def emit_row(self, data, n, oh, group) -> None:
         """Sum the columns that row ``oh`` of image ``n`` reads, for one group of channels."""
@@ -102,16 +108,18 @@ class WindowSums:
                 store(self.columns, [column], T.int32(0))
 
     def _emit_columns(self, low, high, bytes_at: Callable, zero_points) -> None:
-        pixels = self.isa.lanes // 4
-        if self.spec.data.block == BLOCK and self.inside >= pixels > 1:
+        block = self.spec.data.block
+        pixels = 4 * self.isa.lanes // block
+        fit = self.inside >= pixels > 1 and not self.spec.data.halo
+        if block in (FOUR, BLOCK) and fit:
             self._by_vectors(pixels, low, high, bytes_at, zero_points)
-        elif self.spec.data.block % BLOCK == 0:
+        elif block % BLOCK == 0:
             self._by_pixels(low, high, bytes_at, zero_points)
         else:
             self._by_bytes(low, high, bytes_at, zero_points)
 
     def _by_vectors(self, pixels: int, low, high, bytes_at: Callable, zero_points) -> None:
-        """Four bytes of 16 channels to a lane, a vector of pixels at a time."""
+        """Four channels to a lane, a vector of pixels at a time."""
         lanes = self.isa.lanes
         with T.serial(ceildiv(self.inside, pixels)) as step:
             first = start_of(step, pixels, self.inside)
@@ -125,13 +133,18 @@ class WindowSums:
                 store(acc, [whole], self._add_bytes(acc[whole], x))
 
             self._over_channels(low, high, 4 * lanes, add)
-            quarters = [
-                tvm.tirx.Shuffle([acc[whole]], [T.int32(4 * p + k) for p in range(pixels)])
-                for k in range(4)
-            ]
-            total = (quarters[0] + quarters[1]) + (quarters[2] + quarters[3])
+            total = acc[whole]
+            if pixels < lanes:  # the four lanes of each pixel
+                quarters = [
+                    tvm.tirx.Shuffle([total], [T.int32(4 * p + k) for p in range(pixels)])
+                    for k in range(4)
+                ]
+                total = (quarters[0] + quarters[1]) + (quarters[2] + quarters[3])
             at = lanes_at(self.left + first, pixels)
-            store(self.columns, [at], total - splat(zero_points, "int32", pixels))
+            total = total - splat(zero_points, "int32", pixels)
+            if self.factor is not None:
+                total = total * T.broadcast(self.factor, pixels)
+            store(self.columns, [at], total)
 
     def _by_pixels(self, low, high, bytes_at: Callable, zero_points) -> None:
         """The 16 lanes of one pixel's channels, then their sum."""
@@ -147,7 +160,7 @@ class WindowSums:
 
             self._over_channels(low, high, BLOCK, add)
             total = T.call_llvm_pure_intrin("int32", "llvm.vector.reduce.add", acc[whole])
-            store(self.columns, [self.left + column], total - zero_points)
+            self._store(column, total - zero_points)
 
     def _by_bytes(self, low, high, bytes_at: Callable, zero_points) -> None:
         """Few channels, one byte after the other: LLVM makes vectors of columns."""
@@ -157,20 +170,25 @@ class WindowSums:
             with T.serial(low, high) as kh, T.serial(self.in_group) as channel:
                 x = T.cast(bytes_at(kh, channel, column, 1), "int32")
                 store(total, [0], total[0] + x)
-            store(self.columns, [self.left + column], total[0] - zero_points)
+            self._store(column, total[0] - zero_points)
+
+    def _store(self, column, total) -> None:
+        total = total if self.factor is None else total * self.factor
+        store(self.columns, [self.left + column], total)
 
     def _over_channels(self, low, high, size: int, add: Callable) -> None:
-        """Emit ``add(kh, channel, mask)`` for each kernel row and each 16 channels of the group.
+        """Emit ``add(kh, channel, mask)`` for each kernel row and each 16 (or 4) of the channels.
 
         ``mask`` leaves out padded channels from ``size`` bytes, and is None where there are none.
         """
-        whole, rest = divmod(self.in_group, BLOCK)
+        unit = min(self.spec.data.block, BLOCK)
+        whole, rest = divmod(self.in_group, unit)
         with T.serial(low, high) as kh:
             if whole:
                 with T.serial(whole) as chunk:
-                    add(kh, chunk * BLOCK, None)
+                    add(kh, chunk * unit, None)
             if rest:
-                add(kh, whole * BLOCK, _first_channels(rest, size))
+                add(kh, whole * unit, _first_channels(rest, unit, size))
 
     def _add_bytes(self, acc, x):
         if self.isa.add_bytes:
@@ -178,7 +196,7 @@ class WindowSums:
         return add_bytes_plainly(acc, x, self.isa.lanes)
 
 
-def _first_channels(count: int, size: int):
-    """A mask of ``size`` bytes that keeps ``count`` of every 16."""
-    kept = [T.uint8(255 if byte % BLOCK < count else 0) for byte in range(size)]
+def _first_channels(count: int, unit: int, size: int):
+    """A mask of ``size`` bytes that keeps ``count`` of every ``unit``."""
+    kept = [T.uint8(255 if byte % unit < count else 0) for byte in range(size)]
     return tvm.tirx.Shuffle(kept, [T.int32(byte) for byte in range(size)])

@@ -13,13 +13,15 @@ floats it costs one instruction, where a fixed-point one costs several. Under
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..kernels import convert, elementwise, pool2d
-from ..kernels.fixed_point import FLOAT, TFLITE
+from ..kernels.fixed_point import TFLITE, takes_at_once
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
-from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec
+from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec, zero_points_of
 from ..kernels.tuned import Tuned
 from .fixed_point import quantize_multiplier, round_half_away
 from .graph import Node, Value
@@ -45,22 +47,33 @@ def realize(
 def conv_spec(node: Node, batch: int | None) -> ConvSpec:
     """Specification of a convolution's kernel."""
     residual = node.residual
-    fixed_point = in_fixed_point(node)
+    epilogue = EpilogueSpec(residual.spec if residual else None, node.clip is not None, node.narrow)
+    if in_fixed_point(node):
+        epilogue = replace(
+            epilogue,
+            requantize=TFLITE,
+            step_by_step=not takes_at_once(multipliers(node)[1]),
+            saturates=_integer_bounds(node) == _ends(node.output),
+        )
     return ConvSpec(
         batch=batch,
         data=node.inputs[0].spec,
         out=node.output.spec,
         window=node.window,
         groups=node.groups,
-        epilogue=EpilogueSpec(
-            residual.spec if residual else None,
-            node.clip is not None,
-            node.narrow,
-            TFLITE if fixed_point else FLOAT,
-            left_shifts=fixed_point and bool((multipliers(node)[1] >= 0).any()),
-        ),
-        weight_zero_points=node.integer and node.weight.zero_point is not None,
+        epilogue=epilogue,
+        weight_zero_points=zero_points_of(node.weight.zero_point) if node.integer else "",
     )
+
+
+def _ends(output: Value) -> tuple[int, int]:
+    """The lowest and highest step of a quantized output, before the zero point is added."""
+    return tuple(end - output.zero_point for end in INTEGERS[output.dtype])
+
+
+def _integer_bounds(node: Node) -> tuple[int, int]:
+    """Clip range of a convolution in whole steps, as TFLite rounds it."""
+    return tuple(int(round_half_away(end)) for end in bounds(node.output, node.clip))
 
 
 def conv_weights(node: Node) -> ConvWeights:
@@ -76,7 +89,7 @@ def conv_weights(node: Node) -> ConvWeights:
     multiplier, shift = float_multiplier(node), None
     if in_fixed_point(node):
         multiplier, shift = multipliers(node)
-        low, high = (float(round_half_away(end)) for end in (low, high))
+        low, high = _integer_bounds(node)
     return ConvWeights(
         narrowest(node.weight.array),
         bias_steps(node),

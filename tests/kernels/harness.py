@@ -14,6 +14,7 @@ import tvm
 from relaxquant import target as targets
 from relaxquant.errors import TargetError
 from relaxquant.kernels import image_nchw_spatial_pack as image
+from relaxquant.kernels.fixed_point import takes_at_once
 from relaxquant.kernels.intrinsics import InstructionSet, instruction_set
 from relaxquant.kernels.pack import block_channels, pack_conv, unblock_channels
 from relaxquant.kernels.registry import Implementation
@@ -173,7 +174,7 @@ def conv_layer(
     weight_max: int = 127,
     weight_dtype: str = "int8",
     rounding: str = "TOEVEN",
-    weight_zero_points: bool = False,
+    weight_zero_points: str = "",
     requantize: str = "float",
     left_shifts: bool = False,
     seed: int = 0,
@@ -194,12 +195,17 @@ def conv_layer(
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
     narrow = narrow if dtype != "float32" else None
-    epilogue = EpilogueSpec(extra, clip, narrow, requantize, left_shifts)
+    epilogue = EpilogueSpec(extra, clip, narrow, requantize, step_by_step=left_shifts)
     batch_size = None if symbolic else batch
     spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
     weights = _conv_weights(rng, spec, weight_max, weight_dtype)
     if weights.shift is not None:
-        epilogue = replace(epilogue, left_shifts=bool((weights.shift >= 0).any()))
+        ends = 0 - out.zero_point, 255 - out.zero_point
+        epilogue = replace(
+            epilogue,
+            step_by_step=not takes_at_once(weights.shift),
+            saturates=(weights.low, weights.high) == ends,
+        )
         spec = replace(spec, epilogue=epilogue)
     return Layer(
         spec=spec,
@@ -240,13 +246,15 @@ def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> Co
     if spec.weight_zero_points:  # the ends of int8 among them
         zero_point = rng.integers(-128, 128, shape[0]).astype(np.int32)
         zero_point[:2] = (-128, 127)[: shape[0]]
+        if spec.weight_zero_points == "common":
+            zero_point[:] = rng.integers(-128, 128)
     shift = None
     if spec.epilogue.requantize == "tflite":
         scale = multiplier.astype(np.float64)
-        if spec.epilogue.left_shifts:  # the first channel's outputs are mostly at the bounds
+        if spec.epilogue.step_by_step:  # the first channel's outputs are mostly at the bounds
             scale[0] *= 2.0 ** np.ceil(3 - np.log2(scale[0]))
         multiplier, shift = quantize_multiplier(scale)
-        low, high = np.floor((low, high))
+        low, high = (int(np.floor(end)) for end in (low, high))
     return ConvWeights(weight, bias, multiplier, low, high, residual_scale, zero_point, shift)
 
 

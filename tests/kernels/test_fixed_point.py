@@ -56,7 +56,7 @@ def multiplied(x, multiplier, shift, target: str) -> np.ndarray:
     return output.numpy()
 
 
-def multiplied_at_once(x, multiplier, shift, target: str) -> np.ndarray:
+def multiplied_at_once(x, multiplier, shift, target: str, offset=0, signed=True) -> np.ndarray:
     """`fixed_point.multiply_at_once` over flat arrays of whole vectors."""
     target = target_of(target)
     lanes, count = instruction_set(target).lanes, len(x)
@@ -68,11 +68,11 @@ def multiplied_at_once(x, multiplier, shift, target: str) -> np.ndarray:
         with T.serial(count // lanes) as i:
             at, half = lanes_at(i * lanes, lanes), lanes_at(i * (lanes // 2), lanes // 2)
             vectors = ([array[k, half] for k in (0, 1)] for array in pairs)
-            value = fixed_point.multiply_at_once(x[at], *vectors, right[at], lanes)
+            value = fixed_point.multiply_at_once(x[at], *vectors, right[at], lanes, signed)
             store(output, [at], value)
 
     output = tvm.runtime.tensor(np.zeros(count, np.int32))
-    arrays = x, *fixed_point.constants(multiplier, shift)
+    arrays = x, *fixed_point.constants(multiplier, shift, offset)
     build(prim_func(body), target)["main"](*map(tvm.runtime.tensor, arrays), output)
     return output.numpy()
 
@@ -94,9 +94,25 @@ def test_extremes(shifts, target):
     x, multiplier, shift = grid(x, MULTIPLIERS, shifts)
     expected = reference.multiply_by_quantized_multiplier(x, multiplier, shift)
     np.testing.assert_array_equal(multiplied(x, multiplier, shift, target), expected)
-    if max(shifts) < 0:
-        at_once = multiplied_at_once(x, multiplier, shift, target)
-        np.testing.assert_array_equal(at_once, expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("offset", [0, -128, 255])
+def test_extremes_at_once(offset, target):
+    x = np.concatenate([EDGES, RNG.integers(INT32.min, INT32.max, 40)])
+    x, multiplier, shift = grid(x, MULTIPLIERS, range(-fixed_point.MOST, 0))
+    expected = reference.multiply_by_quantized_multiplier(x, multiplier, shift) + offset
+    at_once = multiplied_at_once(x, multiplier, shift, target, offset)
+    np.testing.assert_array_equal(at_once, expected)
+    # Where negative halves may go up, all that is not negative is the same still.
+    upward = multiplied_at_once(x, multiplier, shift, target, offset, signed=False)
+    np.testing.assert_array_equal(np.maximum(upward, offset), np.maximum(expected, offset))
+
+
+def test_shifts_that_are_taken_at_once():
+    assert fixed_point.takes_at_once(np.arange(-fixed_point.MOST, 0))
+    assert not fixed_point.takes_at_once(np.array([-1, 0]))
+    assert not fixed_point.takes_at_once(np.array([-1, -fixed_point.MOST - 1]))
 
 
 @pytest.mark.parametrize("target", TARGETS)

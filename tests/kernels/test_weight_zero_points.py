@@ -32,8 +32,8 @@ from tests.kernels.test_conv2d_int8 import direct_channels, epilogues, windows
 
 
 def layer_of(**fields) -> Layer:
-    """A random layer with a zero point for each output channel."""
-    return conv_layer(weight_zero_points=True, **fields)
+    """A random layer with a zero point for each output channel, or for all of them."""
+    return conv_layer(**{"weight_zero_points": "each"} | fields)
 
 
 def check(layer: Layer, target: str, rule) -> None:
@@ -62,6 +62,11 @@ DIRECT = {
     "nhwc": dict(channels=40, nhwc=True, zero_point=7, padding=(1, 1, 1, 1)),
     "sums saturate": dict(narrow=16, zero_point=3, residual="uint8"),
     "few bits": dict(weight_max=3, zero_point=3, size=(17, 9)),
+    "one zero point": dict(weight_zero_points="common", zero_point=7, padding=(1, 1, 1, 1)),
+    "one for an image": dict(
+        weight_zero_points="common", channels=3, block=4, zero_point=9, size=(9, 40)
+    ),
+    "one in nhwc": dict(weight_zero_points="common", nhwc=True, zero_point=7, kernel=(1, 1)),
     "symbolic batch": dict(batch=3, symbolic=True, zero_point=128, out_dtype="float32"),
 }
 
@@ -100,10 +105,17 @@ def test_one_kernel_a_channel(rule, target):
     check(layer_of(**fields), target, rule)
 
 
-@given(windows(), direct_channels(), epilogues(), st.sampled_from(RUNNABLE))
+@given(
+    windows(),
+    direct_channels(),
+    epilogues(),
+    st.sampled_from(["common", "each"]),
+    st.sampled_from(RUNNABLE),
+)
 @examples(8)
-def test_any_direct_layer(window, channels, epilogue, target):
-    check(layer_of(**window, **channels, **epilogue), target, spatial_pack)
+def test_any_direct_layer(window, channels, epilogue, zero_points, target):
+    fields = window | channels | epilogue | {"weight_zero_points": zero_points}
+    check(layer_of(**fields), target, spatial_pack)
 
 
 def test_sums_of_the_extremes_are_exact():
