@@ -22,6 +22,17 @@ from .clean import clean
 LAYERS = ("relax.nn.conv2d", "relax.matmul")
 WEIGHT = 1  # which argument of a layer
 WEIGHT_DTYPES = ("int8", "uint8", "int16")
+# Of constants, so that what importers compute of scales and bounds is constant, too.
+FOLDED = {
+    "relax.astype": np.asarray,
+    "relax.isnan": np.isnan,
+    "relax.where": np.where,
+    "relax.multiply": np.multiply,
+    "relax.subtract": np.subtract,
+    "relax.maximum": np.maximum,
+    "relax.minimum": np.minimum,
+}
+MOVING = ("relax.nn.max_pool2d", "relax.reshape")
 TOPI = re.compile(r"(maximum|minimum)\d*$")  # what TVM's ONNX importer makes of Clip
 
 
@@ -39,7 +50,7 @@ def normalise(module: tvm.IRModule) -> tvm.IRModule:
     module = relax.transform.CanonicalizeBindings()(module)
     weights: dict[str, np.ndarray] = {}
     module = clean(_Constants(weights).rewrite(module))
-    module = _Clips().rewrite(module)
+    module = _EarlyQuantize().rewrite(_Clips().rewrite(module))
     module = relax.transform.BindParams(
         "main", {name: tvm.runtime.tensor(array) for name, array in weights.items()}
     )(module)
@@ -137,6 +148,8 @@ class _Constants(_Rewriter):
         """Known constants are kept out of the new function until an operator needs them."""
         name = _operator(value)
         known = [self._known(arg) for arg in value.args] if name else []
+        if name == "relax.reshape" and isinstance(known[0], np.ndarray):
+            return relax.const(known[0].reshape([int(size) for size in var.ty.shape]))
         if name == "relax.quantize" and all(isinstance(k, np.ndarray) for k in known):
             return relax.const(quantize(*known, value.attrs))
         if name == "relax.dequantize" and all(isinstance(k, np.ndarray) for k in known):
@@ -145,6 +158,9 @@ class _Constants(_Rewriter):
             rank = known[0].array.ndim
             axes = value.attrs["axes"] or range(rank)[::-1]
             return known[0].transposed([int(axis) % rank for axis in axes])
+        if name in FOLDED and all(isinstance(k, np.ndarray) for k in known):
+            shape, dtype = [int(size) for size in var.ty.shape], str(var.ty.dtype)
+            return relax.const(FOLDED[name](*known).reshape(shape).astype(dtype))
         if name in LAYERS and isinstance(known[WEIGHT], Dequantized):
             weight = self._weight(known[WEIGHT], var.name)
             arguments = [self.argument(value.args[0]), weight]
@@ -227,6 +243,70 @@ class _Clips(_Rewriter):
             return None
         bound = float(constant.value.numpy().reshape(()))
         return (args[0], bound, np.inf) if name == "maximum" else (args[0], -np.inf, bound)
+
+
+class _EarlyQuantize(_Rewriter):
+    """Quantizes before operators that only choose or move values, as its result is the same.
+
+    PT2E quantizes after a max pooling what a convolution computed: here the convolution stores
+    integers then, and not floats for the pooling to read.
+    """
+
+    def rewrite(self, module: tvm.IRModule) -> tvm.IRModule:
+        """Collects what each variable is bound to and how often it is read, first."""
+        main = module["main"]
+        bindings = [b for block in main.body.blocks for b in block.bindings]
+        self.bound = {binding.var: binding.value for binding in bindings}
+        self.reads: dict[relax.Var, int] = {}
+        relax.analysis.post_order_visit(main.body, self._count)
+        return super().rewrite(module)
+
+    def binding(self, var: relax.Var, value):
+        """A quantize, a dequantize, and the operators that were before it."""
+        if _operator(value) == "relax.quantize" and value.args[1].value.numpy().size == 1:
+            clip, movers, source = self._chain(value.args[0])
+            if movers and _operator(self.bound.get(source)) != "relax.dequantize":
+                value = self._moved(value, clip, movers, self.argument(source))
+                return self.emit(value, var)
+        return super().binding(var, value)
+
+    def _chain(self, expression) -> tuple[relax.Call | None, list[relax.Call], relax.Expr]:
+        """Clip and moving operators above an expression that nothing else reads, the last first."""
+        clip, movers = None, []
+        while self.reads.get(expression) == 1:
+            call = self.bound.get(expression)
+            if _operator(call) in MOVING:
+                movers.append(call)
+            elif _operator(call) == "relax.clip" and clip is None and not movers:
+                clip = call
+            else:
+                break
+            expression = call.args[0]
+        return clip, movers, expression
+
+    def _moved(self, quantize: relax.Call, clip, movers: list[relax.Call], data) -> relax.Call:
+        if clip is not None:
+            data = self.bb.emit(relax.Call(clip.op, [data, *clip.args[1:]], clip.attrs))
+        steps, attrs = quantize.args[1:], quantize.attrs
+        data = self.bb.emit(relax.Call(quantize.op, [data, *steps], attrs))
+        data = self.bb.emit(R.dequantize(data, *steps, axis=int(attrs["axis"])))
+        for call in reversed(movers):
+            data = self.bb.emit(relax.Call(call.op, [data, *call.args[1:]], call.attrs))
+        return relax.Call(quantize.op, [data, *steps], attrs)
+
+    def _count(self, expression) -> None:
+        operands = []
+        if isinstance(expression, relax.Call):
+            operands = expression.args
+        elif isinstance(expression, relax.Tuple):
+            operands = expression.fields
+        elif isinstance(expression, relax.TupleGetItem):
+            operands = [expression.tuple_value]
+        elif isinstance(expression, relax.SeqExpr):
+            operands = [expression.body]
+        for operand in operands:
+            if isinstance(operand, relax.Var):
+                self.reads[operand] = self.reads.get(operand, 0) + 1
 
 
 def quantize(array: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, attrs) -> np.ndarray:

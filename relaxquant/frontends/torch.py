@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tvm
@@ -46,16 +47,39 @@ def from_torch(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and TVM, not the user's
         program = _export(model, example_input, dynamic_batch)
-        return clean(_import(program, type(model).__name__))
+        return clean(import_program(program, type(model).__name__))
 
 
-def _import(program, name: str) -> tvm.IRModule:
+def import_program(
+    program: torch.export.ExportedProgram, name: str, converters: dict[str, Callable] | None = None
+) -> tvm.IRModule:
+    """Relax of an exported program as TVM's importer gives it, weights as constants.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        The program.
+    name : str
+        What to call it in an error.
+    converters : dict of str to callable, optional
+        For operators that TVM does not know: ``converter(node, importer)``.
+
+    Raises
+    ------
+    ModelError
+        If TVM cannot import it; the message names the operator.
+    """
     from tvm.relax.frontend.torch import from_exported_program
 
     try:
         return from_exported_program(
-            program, keep_params_as_input=False, unwrap_unit_return_tuple=True
+            program,
+            keep_params_as_input=False,
+            unwrap_unit_return_tuple=True,
+            custom_convert_map=converters,
         )
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"TVM cannot import {name}: {_first_line(error)}; replace that operator in the model, "
