@@ -1,11 +1,13 @@
-"""Looking into modules and generated code: what a network computes with, without running it."""
+"""Looking into modules and generated code: what a network computes with, and what that changes."""
 
 from . import asm, ir, substrings
 from .operands import Operands, excerpt, operand_dtypes
 from .proof import LayerProof, Proof, proof
+from .requantization import Differences, requantize_differences
 from .roofline import LayerBound, layer_bounds
 
 __all__ = [
+    "Differences",
     "LayerBound",
     "LayerProof",
     "Operands",
@@ -16,5 +18,6 @@ __all__ = [
     "layer_bounds",
     "operand_dtypes",
     "proof",
+    "requantize_differences",
     "substrings",
 ]
