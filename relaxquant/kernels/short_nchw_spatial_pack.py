@@ -108,7 +108,7 @@ class _ShortConv2d(DirectConv2d):
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, tile: Tile, bits: int, run: int):
         super().__init__(spec, isa, isa.dots[0], tile, bits=bits)
-        self.run, self.sums = run, isa.short_sums
+        self.run, self.adder = run, isa.short_sums
         self.every = lanes_at(0, 2 * isa.lanes)
 
     def _emit_reduction(self, width: int, edge: int | None) -> None:
@@ -122,7 +122,7 @@ class _ShortConv2d(DirectConv2d):
             with T.serial(T.min(run, blocks - first) if blocks % run else run) as inner:
                 self._emit_block(first + inner, width, edge)
             for i, j in whole:
-                self._set(i, j, self.sums.widen(self._get(i, j), self.short[i, j][self.every]))
+                self._set(i, j, self.adder.widen(self._get(i, j), self.short[i, j][self.every]))
 
     def _emit_steps(self, _dot, block, kh, kw, first: int, last: int) -> None:
         # Were the number of steps known to LLVM, it would unroll them, add the steps' products
@@ -133,4 +133,4 @@ class _ShortConv2d(DirectConv2d):
             for i, j in self._pixels_and_vectors(first, last):
                 short, x = self.short[i, j], self._activation(block, kh, kw, step, i)
                 w = self.weights.read((block, kh, kw, step), j * size, size)
-                store(short, [self.every], self.sums.add(short[self.every], x, w))
+                store(short, [self.every], self.adder.add(short[self.every], x, w))
