@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from .arithmetic import computed, half_known, wrapped
 from .ir import Block, Instruction, IRFunction, Value, callees_of, calls_of
-from .loops import Loop, innermost
+from .loops import Loop, innermost, topological
 
 MAX_PASSES = 500_000  # iterations walked in all, a few seconds
 NUM_TASK_OFFSET = 8  # of TVMParallelGroupEnv in tvm/runtime/c_backend_api.h
@@ -145,7 +145,7 @@ class _Plan:
             back = {header} if scope is not None else set()
             following = [self.item(s, scope) for s in within if s not in back]
             items.setdefault(self.item(block, scope), []).extend(following)
-        return _topological(items, self.item(header, scope))
+        return topological(items, self.item(header, scope))
 
     def is_choice(self, targets: list[Block], scope: Loop | None) -> bool:
         """Whether data chooses between ways that do different work.
@@ -380,24 +380,6 @@ def _local(store: Instruction) -> bool:
     while isinstance(pointer, Instruction) and pointer.opcode == "getelementptr":
         pointer = pointer.operands[0]
     return isinstance(pointer, Instruction) and pointer.opcode == "alloca"
-
-
-def _topological(items: dict, first) -> list:
-    """Items in an order in which each comes after all that lead to it."""
-    order, seen = [], set()
-    work = [(first, iter(items.get(first, ())))]
-    seen.add(first)
-    while work:
-        item, following = work[-1]
-        for other in following:
-            if other not in seen and other is not None:
-                seen.add(other)
-                work.append((other, iter(items.get(other, ()))))
-                break
-        else:
-            work.pop()
-            order.append(item)
-    return order[::-1]
 
 
 def _sizes(values: dict) -> dict:

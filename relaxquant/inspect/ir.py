@@ -21,6 +21,8 @@ from .text import parts
 
 _VECTOR = re.compile(r"<(?:vscale x )?(\d+) x (.+)>")
 _STRING = re.compile(r'constant \[\d+ x i8\] c"([^"]*)"')
+_DEFINITION = re.compile(r'^define [^\n]*?@("[^"\n]*"|[-\w$.]+)\(', re.MULTILINE)
+_GLOBAL = re.compile(r'@("[^"]*"|[-\w$.]+)')
 _PREDICATE = re.compile(r"icmp (?:samesign )?(\w+)")
 _ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}|\\)")
 WAY_OUT = "take it whole from lib.source('ll')"
@@ -155,15 +157,20 @@ class IRFunction:
         """All instructions in program order."""
         return (instruction for block in self.blocks for instruction in block.instructions)
 
+    @property
+    def text(self) -> str:
+        """Its LLVM IR: faster to search than its instructions are to read."""
+        return self.part.bodies.get(self.name) or str(self._ref)
+
     def reached(self) -> list[IRFunction]:
-        """Itself and the functions of its module that it calls or hands on, directly or not."""
-        found, work = {self: None}, [self]
+        """Itself and the functions of its module that it refers to, directly or not."""
+        functions, found, work = self.part.functions, {self: None}, [self]
         while work:
-            for block in work.pop().blocks:
-                for function in (f for call in calls_of(block) for f in callees_of(call)):
-                    if function not in found:
-                        found[function] = None
-                        work.append(function)
+            for name in dict.fromkeys(_GLOBAL.findall(work.pop().text)):
+                other = functions.get(name.strip('"'))
+                if other is not None and other not in found:
+                    found[other] = None
+                    work.append(other)
         return list(found)
 
     @cached_property
@@ -196,6 +203,7 @@ class IRPart:
     """
 
     def __init__(self, text: str):
+        self._text = text
         module, context = _parsed(text)
         # In this order, whichever the garbage collector would take.
         weakref.finalize(self, lambda: (module.close(), context.close()))
@@ -205,6 +213,16 @@ class IRPart:
             for ref in self._module.functions
             if not ref.is_declaration
         }
+
+    @cached_property
+    def bodies(self) -> dict[str, str]:
+        """Text of functions by symbol, as far as it can be told without parsing."""
+        found: dict[str, str] = {}
+        for match in _DEFINITION.finditer(self._text):
+            name = match[1].strip('"')
+            end = self._text.find("\n}", match.end())
+            found[name] = "" if name in found else self._text[match.start() : end + 2]
+        return found
 
     @cached_property
     def strings(self) -> list[str]:

@@ -86,6 +86,22 @@ def _header(edges: dict, nodes: frozenset, entry: Hashable) -> Hashable:
     return next((node for node in inside if node in entered), inside[0])
 
 
+def topological(graph: Graph, first: Hashable) -> list:
+    """Nodes reached from the first, each after all that lead to it; there must be no cycle."""
+    order, seen = [], {first}
+    work = [(first, iter(graph.get(first, ())))]
+    while work:
+        node, following = work[-1]
+        other = next((s for s in following if s is not None and s not in seen), None)
+        if other is None:
+            work.pop()
+            order.append(node)
+        else:
+            seen.add(other)
+            work.append((other, iter(graph.get(other, ()))))
+    return order[::-1]
+
+
 def components(edges: Mapping[Hashable, Iterable[Hashable]]) -> list[list]:
     """Strongly connected components in program order (Tarjan 1972, without recursion)."""
     index: dict = {}

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .ir import Block, Instruction, IRFunction, Value
+from .ir import Instruction, IRFunction, Value
 from .loops import components
 
 LOOK_UP, BITS = "look-up", "bits"
@@ -48,6 +48,11 @@ _DOTS = [
     (re.compile(r"llvm\.aarch64\.neon\.(?:s|u|us)mmla\..*"), _Dot(8, "int8", True)),
 ]
 _LOOKUP = re.compile(r"llvm\.(?:x86\.\w+\.(?:permvar\.qi|pshuf\.b)|aarch64\.neon\.tb[lx]).*")
+# What a function's text must hold, but for float products that are added by themselves.
+_MULTIPLIES = re.compile(
+    r" mul (?:n[us]w )*(?:<\d+ x )?i(?:8|16|32)\b|@llvm\.(?:fma|fmuladd|ctpop)\."
+    r"|@llvm\.(?:x86|aarch64)\S*(?:vpdp|pmadd|dot\.|mmla|permvar\.qi|pshuf\.b|\.tb[lx]|mull\.)"
+)
 _FMA = re.compile(r"llvm\.fma(?:uladd)?\.|llvm\.fmuladd\.")
 _WIDENING_PRODUCT = re.compile(r"llvm\.aarch64\.neon\.[su]mull\.")
 _CONVERT = re.compile(r"llvm\.x86\.\S*cvt\S*dq2ps")
@@ -81,12 +86,20 @@ class Mac:
 
 def multiply_accumulates(function: IRFunction) -> list[Mac]:
     """All multiply-accumulates of a function, in program order; see the module's text."""
+    if not _may_multiply(function.text):
+        return []
     instructions = list(function.instructions)
     found = [mac for one in instructions for mac in [_candidate(one)] if mac]
     if not found:
         return []
     summed = _Sums(function, {mac.instruction for mac in found})
     return [mac for mac in found if _sums_itself(mac) or summed.holds(mac.instruction)]
+
+
+def _may_multiply(text: str) -> bool:
+    """Whether it is worth reading a function: never False for one with a multiply-accumulate."""
+    floats = " fmul " in text and any(word in text for word in (" fadd ", " fsub ", ".fadd."))
+    return floats or bool(_MULTIPLIES.search(text))
 
 
 def dot_of(one: Instruction) -> _Dot | None:
@@ -152,20 +165,27 @@ def _is_converted_sum(value) -> bool:
     if not isinstance(value, Instruction):
         return False
     converts = value.opcode in ("sitofp", "uitofp") or _CONVERT.match(value.callee)
-    return bool(converts) and _is_sum(value.operands[0], set())
+    return bool(converts) and _is_sum(value.operands[0])
 
 
-def _is_sum(value, seen: set) -> bool:
+def _is_sum(value) -> bool:
     """Whether an integer comes from an accumulator, or from memory wider than an activation."""
-    if not isinstance(value, Instruction) or value in seen:
-        return False
-    seen.add(value)
-    if value.opcode == "load":
-        return value.element not in NARROW
-    if value.opcode == "phi" or dot_of(value):
-        return True
-    operands = value.operands[:-1] if value.opcode == "call" else value.operands
-    return any(_is_sum(operand, seen) for operand in operands)
+    return any(
+        dot_of(one) or (one.opcode in ("phi", "load") and one.element not in NARROW)
+        for one in _sources(value)
+    )
+
+
+def _sources(value) -> Iterator[Instruction]:
+    """Instructions that a value is computed from, itself among them, up to loads."""
+    work, seen = [value], set()
+    while work:
+        one = work.pop()
+        if isinstance(one, Instruction) and one not in seen:
+            seen.add(one)
+            yield one
+            if one.opcode != "load":
+                work += one.operands
 
 
 class _Sums:
@@ -287,13 +307,6 @@ def _in_sums_of_several(
 
 def _is_address(group: set[Instruction]) -> bool:
     """Whether products multiply what no memory holds: indices."""
-    return not any(_reads_memory(f, set()) for one in group for f in _factors(one))
-
-
-def _reads_memory(value, seen: set) -> bool:
-    if not isinstance(value, Instruction) or value in seen:
-        return False
-    seen.add(value)
-    if value.opcode == "load":
-        return value.element != "ptr"
-    return any(_reads_memory(o, seen) for o in value.operands if not isinstance(o, Block))
+    factors = [factor for one in group for factor in _factors(one)]
+    loads = (one for factor in factors for one in _sources(factor) if one.opcode == "load")
+    return all(load.element == "ptr" for load in loads)

@@ -19,7 +19,8 @@ from . import asm, ir
 from .asm import HotLoop
 from .classes import MULTIPLIES
 from .executions import executions
-from .macs import INTEGER, multiply_accumulates
+from .ir import IRFunction
+from .macs import INTEGER, Mac, multiply_accumulates
 
 PREFIX = "__tvm_ffi_"  # of what TVM exports for a PrimFunc
 UNRECORDED = "lib.kernels does not have it"
@@ -43,7 +44,8 @@ class LayerProof:
         looked up, ``"bits"`` pairs of bits. More than `macs` where channels are padded, less at
         the border of an image and with Winograd's algorithm.
     exact : bool
-        Whether all loop bounds follow from the code; if not, `executed` is relative.
+        Whether the code alone decides how often everything is executed. If data does, `executed`
+        is relative: both ways of a choice are counted, and of a loop one pass.
     classes : Counter
         Instructions of all its assembly by class.
     hot_loop : HotLoop or None
@@ -245,12 +247,17 @@ class _Code:
         if name not in self.known:
             entry = self.entries[name]
             found = [mac for f in entry.reached() for mac in multiply_accumulates(f)]
-            blocks = executions(entry, {mac.instruction.block for mac in found})
-            sums: Counter = Counter()
-            for mac in found:
-                sums[mac.precision] += mac.number * blocks.blocks[mac.instruction.block]
-            self.known[name] = {k: n for k, n in sums.items() if n}, blocks.exact
+            self.known[name] = _weighed(entry, found) if found else ({}, True)
         return self.known[name]
+
+
+def _weighed(entry: IRFunction, found: list[Mac]) -> tuple[dict[str, int], bool]:
+    """Multiply-accumulates of one call by precision, and whether all loop bounds are known."""
+    times = executions(entry, {mac.instruction.block for mac in found})
+    sums: Counter = Counter()
+    for mac in found:
+        sums[mac.precision] += mac.number * times.blocks[mac.instruction.block]
+    return {kind: number for kind, number in sums.items() if number}, times.exact
 
 
 def _cells(row: LayerProof) -> list[str]:

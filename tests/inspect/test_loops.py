@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relaxquant.inspect.loops import find_loops, innermost
+from relaxquant.inspect.loops import find_loops, innermost, topological
 
 
 def shape(graph: dict, entry: str = "a") -> list[tuple]:
@@ -45,3 +45,8 @@ def test_long_chains_need_no_recursion():
     graph = {i: [i + 1] for i in range(count)} | {count: [0]}
     (loop,) = find_loops(graph, 0)
     assert loop.header == 0 and len(loop.nodes) == count + 1
+
+
+def test_topological_order_leaves_out_what_is_not_reached():
+    graph = {"d": "", "c": "d", "a": "cb", "b": "c", "x": "a"}
+    assert topological(graph, "a") == ["a", "b", "c", "d"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from relaxquant.inspect import ir
+import relaxquant as rq
+from relaxquant.inspect import ir, macs
 from relaxquant.inspect.executions import executions
 from relaxquant.inspect.macs import multiply_accumulates
+from tests.networks import make
 
 TEXT = (Path(__file__).parent / "data" / "macs.ll").read_text()
 
@@ -135,3 +137,35 @@ exit:
         "%t = mul i32 %a, %a", ""
     ).replace("%u = mul i32 %a, %a", "").replace(", [ %v, %no ]", "")  # fmt: skip
     assert executed(ir.parse(early).parts[0].functions["f"]) == ({"int32": 2}, True)
+
+
+def test_long_sums_need_no_recursion():
+    """A sum of 2000 terms, converted: its product with a float is requantization."""
+    adds = "\n".join(f"  %s{i + 1} = add i32 %s{i}, %v" for i in range(2000))
+    text = f"""
+define float @f(ptr %x, float %scale, float %bias) {{
+  %v = load i32, ptr %x
+  %s0 = add i32 %v, %v
+{adds}
+  %real = sitofp i32 %s2000 to float
+  %p = fmul float %real, %scale
+  %q = fmul float %p, %real
+  %r = fadd float %p, %bias
+  ret float %r
+}}
+"""
+    assert executed(ir.parse(text).parts[0].functions["f"]) == ({}, True)
+
+
+@pytest.mark.parametrize("executor, bits", [("graph", 8), ("graph", 2), ("naive", 8)])
+def test_functions_that_are_not_read_hold_nothing(executor, bits, monkeypatch):
+    """Searching a function's text first only saves time."""
+    network, x = make("flatten_dense")
+    config = rq.QConfig.best(nbit_weight=bits, nbit_input=bits, nbit_ends=None)
+    qmod = rq.quantize(rq.frontends.from_torch(network, x), config, calibration=[x.numpy()])
+    library = rq.compile(qmod, executor=executor, cache=False)
+    module = ir.parse(library.source("ll"))
+    skipped = [f for f in module.functions if not macs._may_multiply(f.text)]
+    assert skipped
+    monkeypatch.setattr(macs, "_may_multiply", lambda text: True)
+    assert not any(multiply_accumulates(function) for function in skipped)
