@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from .imported_qdq import normalise
 if TYPE_CHECKING:
     import onnx
 
-CLIP_WITH_INPUTS = 11  # the opset from which Clip's bounds are inputs
 PACKED = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}
 
 
@@ -70,8 +68,7 @@ def from_onnx(
     writer = GraphWriter(proto)
     rewrite_qlinear(writer)
     _widen(writer)
-    proto = _with_clip_inputs(writer.finish(), name)
-    return normalise(_import(proto, name))
+    return normalise(_import(writer.finish(), name))
 
 
 def _require_onnx() -> None:
@@ -162,49 +159,19 @@ def _widen(writer) -> None:
             writer.constants[name] = array.astype(np.int32).astype(wide)
 
 
-def _with_clip_inputs(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model in an opset whose Clip has its bounds as inputs, if it has any Clip."""
-    from onnx import version_converter
-
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
-    if opset >= CLIP_WITH_INPUTS or all(node.op_type != "Clip" for node in proto.graph.node):
-        return proto
-    try:
-        return version_converter.convert_version(proto, CLIP_WITH_INPUTS)
-    except Exception as error:
-        raise ModelError(
-            f"{name} has opset {opset}, and onnx.version_converter cannot bring it to "
-            f"{CLIP_WITH_INPUTS} ({_first_line(error)}): export it with a newer opset"
-        ) from error
-
-
 def _import(proto: onnx.ModelProto, name: str) -> tvm.IRModule:
-    from tvm.relax.frontend.onnx import from_onnx as import_onnx
+    from .onnx_importer import convert
 
-    printed = io.StringIO()  # the importer prints the operator that failed
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
-            warnings.simplefilter("ignore")  # of renamed tensors
-            return import_onnx(proto)
+        # The importer warns of renamed tensors and prints what fails.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return convert(proto)
     except Exception as error:
         raise ModelError(
-            f"TVM cannot import {name}: {_culprit(proto, error, printed.getvalue())}; replace that "
-            "operator in the model, or compile the part of the network before it"
+            f"TVM cannot import {name}: {_first_line(error)}; replace that operator in the model, "
+            "or compile the part of the network before it"
         ) from error
-
-
-def _culprit(proto: onnx.ModelProto, error: Exception, printed: str) -> str:
-    """The operator that an import failed for, by the importer's words, with the first node."""
-    from .onnx_graph import describe
-
-    said = _first_line(error)
-    match = re.search(r"Error converting operator (\w+)", printed)
-    listed = re.search(r"not supported for frontend ONNX: (.*)", str(error))
-    operators = [match.group(1)] if match else re.split(r",\s*", listed.group(1)) if listed else []
-    nodes = [node for node in proto.graph.node if node.op_type in operators]
-    if not nodes:
-        return said
-    return f"{describe(nodes[0])}" + ("" if listed else f" ({said})")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -222,6 +223,51 @@ def test_integers_keep_their_steps_through_operators_that_move_them():
     assert np.array_equal(compiled(model)(x), onnxruntime_run(model, x))
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_zeros_around_an_image_are_the_padding_of_its_convolution(quantized):
+    nodes, constants = qlinear_conv(np.random.default_rng(5), (8, 3, 3, 3))
+    constants |= {"p": np.array([0, 0, 1, 0, 0, 0, 2, 1]), "wf": constants["w"] * np.float32(0.01)}
+    pad = [
+        helper.make_node("Pad", ["x", "p"], ["xp"]),
+        helper.make_node("Conv", ["xp", "wf"], ["y"], pads=[0, 1, 0, 1]),
+    ]
+    if quantized:
+        nodes[0].input[0] = "xp"
+        pad[1:] = nodes
+    model = onnx_models.model(pad, (1, 3, 6, 7), constants)
+    module = rq.frontends.from_onnx(model)
+    names = [b.value.op.name for b in module["main"].body.blocks[0].bindings]
+    assert "relax.nn.pad" not in names
+    x = np.random.default_rng(6).uniform(-4, 4, (1, 3, 6, 7)).astype(np.float32)
+    difference = abs(rq.compile(module, threads=1)(x) - onnxruntime_run(model, x))
+    assert difference.max() <= (0 if quantized else 1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_integers_at_the_interface_stay_what_they_are(dtype):
+    nodes, constants = qlinear_conv(np.random.default_rng(5), (8, 3, 3, 3), pads=[1, 1, 1, 1])
+    node = nodes[1]
+    node.input[0], node.output[0] = "x", "y"
+    offset = 128 if dtype == "int8" else 0
+    constants |= {k: (constants[k].astype(int) - offset).astype(dtype) for k in ("xz", "yz")}
+    integers = getattr(TensorProto, dtype.upper())
+    model = onnx_models.model([node], (2, 3, 9, 7), constants, x_type=integers, y_type=integers)
+    x = np.random.default_rng(6).integers(0, 256, (2, 3, 9, 7)) - offset
+    y = compiled(model)(x.astype(dtype))
+    assert str(y.dtype) == dtype
+    assert np.array_equal(y, onnxruntime_run(model, x.astype(dtype)))
+
+
+def test_what_is_imported_is_stock_relax():
+    """TVM's own pipeline builds it, in float, and is off by rounding only."""
+    nodes, constants = qlinear_conv(np.random.default_rng(5), (8, 3, 3, 3), pads=[1, 1, 1, 1])
+    module = rq.frontends.from_onnx(onnx_models.model(nodes, (1, 3, 9, 7), constants))
+    x = np.random.default_rng(6).uniform(-4, 4, (1, 3, 9, 7)).astype(np.float32)
+    stock, ours = rq.compile(module, executor="naive")(x), rq.compile(module)(x)
+    assert abs(stock - ours).max() <= constants["ys"] * 1.001
+    assert np.mean(abs(stock - ours) > 1e-5) < 0.01
+
+
 def test_weights_of_four_bits_are_packed_again():
     """int4 weights (opset 21) come as bytes of few values, which kernels hold packed."""
     generator = np.random.default_rng(7)
@@ -303,6 +349,12 @@ def one_node(operator: str, outputs=("y",), **options):
 def test_models_that_cannot_be_imported_are_one_error(model, message):
     with pytest.raises(rq.ModelError, match=message):
         rq.frontends.from_onnx(model())
+
+
+def test_the_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(rq.ModelError, match="onnx, which is not installed: pip install onnx"):
+        rq.frontends.from_onnx("model.onnx")
 
 
 def test_shapes_of_inputs_that_are_not_there():
