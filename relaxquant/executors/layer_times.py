@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import tvm
@@ -105,28 +105,16 @@ class Clock:
 def match(kernels: KernelTable, names: Sequence[str], seconds: Sequence[float]) -> list[LayerTime]:
     """Give each timed call its record.
 
-    Where calls and records agree one to one, as in what this library lowers, that is all. TVM's own
-    pipeline turns some operators into several calls and others into none: there the convolutions
-    and dense layers are matched in order, and other calls are known by their function's name.
+    Records and calls are in the same order, and a record may have no call: TVM's own pipeline lets
+    the virtual machine do some operators, such as a reshape, by itself. Calls that do not fit the
+    records are known by their function's name.
     """
-    if [record.name for record in kernels] == list(names):
-        records = list(kernels)
-    else:
-        records = _by_operator(kernels, names)
+    remaining = iter(kernels)
+    records = [next((r for r in remaining if r.name == name), None) for name in names]
+    if None in records:
+        records = [_unknown(name) for name in names]
     return [LayerTime(*pair) for pair in zip(records, map(float, seconds), strict=True)]
 
 
-def _by_operator(kernels: KernelTable, names: Sequence[str]) -> list[KernelRecord]:
-    stems = [name.rstrip("0123456789") for name in names]
-    heavy = [record for record in kernels if record.macs]
-    operators = {record.name for record in heavy}
-    called = [stem for stem in stems if stem in operators]
-    found = iter(heavy if [record.name for record in heavy] == called else [])
-    records = []
-    for name, stem in zip(names, stems, strict=True):
-        record = next(found, None) if stem in operators else None
-        if record is not None:
-            records.append(replace(record, name=name))
-        else:
-            records.append(KernelRecord(name, "", stem, "", "", "", ""))
-    return records
+def _unknown(name: str) -> KernelRecord:
+    return KernelRecord(name, "", name.rstrip("0123456789"), "", "", "", "")

@@ -27,7 +27,7 @@ def stock_records(module: tvm.IRModule) -> list[KernelRecord]:
             call = binding.value
             if isinstance(call, relax.Call) and isinstance(call.op, tvm.ir.Op):
                 record = _record(binding.var, call)
-                records.append(replace(record, name=functions.get(record.layer, record.name)))
+                records.append(replace(record, name=functions.get(binding.var, record.name)))
     return records
 
 

@@ -52,7 +52,7 @@ class Emitter:
         self.variables: dict[Value, relax.Expr] = {}
         self.functions: dict = {}  # Implementation.key -> (GlobalVar, name)
         self.records: list[KernelRecord] = []
-        self.tvm_variables: dict[int, str] = {}  # record -> variable
+        self.tvm_variables: dict[int, relax.Var] = {}  # record -> variable
         self.batch = reader.function.params[0].ty.shape[0]
         self.static_batch = graph.inputs[0].shape[0]
 
@@ -70,7 +70,7 @@ class Emitter:
                     call = self._tvm_call(node) if stays else self._kernel(node)
                     variable = self.variables[node.output] = self.builder.emit(call)
                     if stays and isinstance(call, relax.Call):
-                        self.tvm_variables[len(self.records) - 1] = variable.name
+                        self.tvm_variables[len(self.records) - 1] = variable
                 results = [self.variables[value] for value in self.graph.outputs]
                 output = relax.Tuple(results) if self.graph.returns_tuple else results[0]
                 output = self.builder.emit_output(output)

@@ -101,14 +101,15 @@ class KernelTable(Sequence):
         return "\n".join(line.rstrip() for line in lines)
 
 
-def functions_of(module: tvm.IRModule) -> dict[str, str]:
+def functions_of(module: tvm.IRModule) -> dict[relax.Var, str]:
     """Variable of ``main`` -> the PrimFunc that TVM calls for it, by the pass that names them.
 
-    What the virtual machine does itself, such as a reshape in place, has none.
+    By the variable itself, as several may have one name. What the virtual machine does by itself,
+    such as a reshape in place, has none.
     """
     legal = relax.transform.LegalizeOps()(module)
     return {
-        binding.var.name: binding.value.args[0].name_hint
+        binding.var: binding.value.args[0].name_hint
         for block in legal["main"].body.blocks
         for binding in block.bindings
         if isinstance(binding.value, relax.Call)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import tvm
+from tvm import relax
 
 import relaxquant as rq
 from relaxquant.executors import layer_times
 from relaxquant.executors.compiled_kernel import compiled
+from relaxquant.executors.naive import stock_records
 from relaxquant.executors.stamps import STAMP, stamp_source
 from relaxquant.lower import KernelRecord, KernelTable
 from tests.networks import make
@@ -87,28 +90,41 @@ def test_wrong_inputs_are_one_error(library, quantized):
         library.stamped(quantized[1][:1])
 
 
-def test_stock_layers_are_matched_in_order(quantized):
+def test_stock_calls_have_their_records(quantized):
     library = rq.compile(quantized[0], executor="naive", threads=1)
     times = library.profile(quantized[1], repeats=1)
-    assert [time.record.layer for time in times if time.record.macs] == [
-        record.layer for record in library.kernels if record.macs
-    ]
+    heavy = [time.record for time in times if time.record.macs]
+    assert heavy == [record for record in library.kernels if record.macs]
     text = library.source("asm")
     assert all(f"__tvm_ffi_{time.record.name}:" in text for time in times)
 
 
-def test_stock_layers_that_do_not_agree_are_known_by_their_functions():
-    heavy = [_record("conv2d", "a", 10), _record("conv2d", "b", 20)]
-    both = layer_times.match(KernelTable(heavy), ["conv2d", "relu", "conv2d1"], [1, 2, 3])
-    assert [(t.record.name, t.record.layer, t.seconds) for t in both] == [
-        ("conv2d", "a", 1.0), ("relu", "", 2.0), ("conv2d1", "b", 3.0),
+def test_variables_of_one_name_have_their_own_functions():
+    builder, shape = relax.BlockBuilder(), relax.TensorType((1, 4), "float32")
+    x, first, second = (relax.Var(name, shape) for name in ("x", "lv", "lv"))
+    calls = [(first, relax.op.nn.relu(x)), (second, relax.op.exp(first))]
+    block = relax.BindingBlock([relax.VarBinding(v, builder.normalize(c)) for v, c in calls])
+    main = relax.Function([x], relax.SeqExpr([block], second), shape)
+    module = tvm.IRModule({"main": main.with_attr("global_symbol", "main")})
+    assert [record.name for record in stock_records(module)] == ["relu", "tir_exp"]
+
+
+def test_records_without_a_call_are_left_out():
+    records = [_record(name) for name in ("conv2d", "reshape", "relu", "conv2d")]
+    times = layer_times.match(KernelTable(records), ["conv2d", "relu", "conv2d"], [1, 2, 3])
+    assert [time.record for time in times] == [records[0], records[2], records[3]]
+    assert [time.seconds for time in times] == [1.0, 2.0, 3.0]
+
+
+def test_calls_that_do_not_fit_are_known_by_their_functions():
+    times = layer_times.match(KernelTable([_record("conv2d")]), ["conv2d", "relu1"], [1, 2])
+    assert [(t.record.name, t.record.op, t.record.layer) for t in times] == [
+        ("conv2d", "conv2d", ""), ("relu1", "relu", ""),
     ]  # fmt: skip
-    one = layer_times.match(KernelTable(heavy), ["conv2d", "relu"], [1, 2])
-    assert [(t.record.layer, t.record.macs) for t in one] == [("", 0), ("", 0)]
 
 
-def _record(name: str, layer: str, macs: int) -> KernelRecord:
-    return KernelRecord(name, layer, name, "", "NCHW", "tvm default", "fp32", macs=macs)
+def _record(name: str) -> KernelRecord:
+    return KernelRecord(name, f"layer of {name}", name, "", "NCHW", "tvm default", "fp32", macs=1)
 
 
 def test_ticks_are_weighed_against_pythons_clock(monkeypatch):
