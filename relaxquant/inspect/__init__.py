@@ -5,6 +5,7 @@ from .operands import Operands, excerpt, operand_dtypes
 from .proof import LayerProof, Proof, proof
 from .requantization import Differences, requantize_differences
 from .roofline import LayerBound, layer_bounds
+from .timed import TimedLayer, TimedProof, timed
 
 __all__ = [
     "Differences",
@@ -12,6 +13,8 @@ __all__ = [
     "LayerProof",
     "Operands",
     "Proof",
+    "TimedLayer",
+    "TimedProof",
     "asm",
     "excerpt",
     "ir",
@@ -20,4 +23,5 @@ __all__ = [
     "proof",
     "requantize_differences",
     "substrings",
+    "timed",
 ]
