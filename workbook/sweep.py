@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -25,6 +26,9 @@ from workbook.parameters import resolve
 from workbook.sweep_pool import LOG, Done, LocalPool
 from workbook.sweep_progress import Display
 from workbook.sweep_state import FAILED, INTERRUPTED, OK, RUNNING, WAITING, Item, Sweep
+
+if TYPE_CHECKING:
+    from workbook.sweep_dask import DaskPool, Fleet
 
 PARTIAL = "partial"
 # An item whose machine was lost is begun again, but not for ever: it may be what kills them.
@@ -93,13 +97,14 @@ def run(request: Request, console: Console) -> Outcome:
     catalogue = load(paths.notebooks_dir())
     grid = _points(catalogue, current)
     current.items = {p.key: _item(p, current.items.get(p.key)) for p in grid}
+    prints = _Prints(catalogue)
+    fleet = _fleet(request.scheduler, prints.code)
     folder.mkdir(parents=True, exist_ok=True)
     with sweep_state.alone(folder) as lock:
-        prints = _Prints(catalogue)
         for key, item in current.items.items():
             _look(item, sweep_report.run_folder(folder, key), prints)
         scratch = _emptied(folder / PARTIAL)
-        pool = _pool(request, scratch, lock, prints)
+        pool = _pool(fleet, scratch, lock)
         with Display(console, current) as display:
             interrupted = _Session(folder, current, prints, display).run(pool)
         scratch.rmdir()
@@ -136,7 +141,7 @@ class _Session:
         self.folder, self.sweep, self.prints, self.display = folder, current, prints, display
         self._todo = [key for key, item in current.items.items() if item.status != OK]
 
-    def run(self, pool: LocalPool) -> bool:
+    def run(self, pool: LocalPool | DaskPool) -> bool:
         """Run what has to be run; return whether it was interrupted."""
         self._save()
         try:
@@ -157,7 +162,7 @@ class _Session:
             return True
         return False
 
-    def _start(self, pool: LocalPool, key: str) -> None:
+    def _start(self, pool: LocalPool | DaskPool, key: str) -> None:
         item = self.sweep.items[key]
         item.status, item.started, item.reason = RUNNING, facts.now(), ""
         item.attempts += 1
@@ -262,8 +267,21 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _pool(request: Request, scratch: Path, lock: int, prints: _Prints) -> LocalPool:
-    return LocalPool(scratch, lock)
+def _pool(fleet: Fleet | None, scratch: Path, lock: int) -> LocalPool | DaskPool:
+    if fleet is None:
+        return LocalPool(scratch, lock)
+    from workbook.sweep_dask import DaskPool
+
+    return DaskPool(fleet, scratch)
+
+
+def _fleet(scheduler: str | None, code: str) -> Fleet | None:
+    if scheduler is None:
+        return None
+    # Imported late: Dask is an extra, and most sweeps do without.
+    from workbook.sweep_dask import Fleet
+
+    return Fleet(scheduler, code)
 
 
 def _seconds(target: Path) -> float:

@@ -21,8 +21,8 @@ ROOT = paths.root()
 
 
 def pins():
-    """Return name -> version of env/requirements.txt and env/requirements-peers.txt."""
-    files = [ROOT / "env" / f"requirements{kind}.txt" for kind in ("", "-peers")]
+    """Return name -> version of env/requirements.txt and of those for the peers and the fleet."""
+    files = [ROOT / "env" / f"requirements{kind}.txt" for kind in ("", "-peers", "-fleet")]
     lines = [line for file in files for line in file.read_text().splitlines()]
     wanted = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
     return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in wanted}

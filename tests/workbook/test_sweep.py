@@ -95,7 +95,7 @@ def site(tmp_path, notebook, monkeypatch):
     monkeypatch.setenv(paths.NOTEBOOKS_VARIABLE, str(tmp_path / "nb"))
     monkeypatch.setattr(runner.execute, "execute", execute)
     monkeypatch.setattr(fingerprint, "of_code", lambda root: found.code)
-    monkeypatch.setattr(sweep, "_pool", lambda request, scratch, *_: FakePool(scratch))
+    monkeypatch.setattr(sweep, "_pool", lambda fleet, scratch, lock: FakePool(scratch))
     monkeypatch.setattr(FakePool, "lost", [])
 
     def start(*words, given=(), out=found.out, **request):
