@@ -68,7 +68,8 @@ class Fleet:
 
     def look(self) -> None:
         """Bring the workers up to date: new ones are asked who they are, lost ones dropped."""
-        there = set(self.client.scheduler_info(n_workers=-1)["workers"])
+        # Not scheduler_info: what it returns is now and then replaced by a list without workers.
+        there = set(self.client.nthreads())
         self.hosts = {worker: host for worker, host in self.hosts.items() if worker in there}
         new = sorted(there - self.hosts.keys() - self._refused.keys())
         found = self.client.run(about, workers=new, on_error="return") if new else {}

@@ -11,6 +11,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -100,6 +101,18 @@ def test_items_run_on_all_hosts_one_at_a_time_and_a_lost_worker_costs_nothing(
     assert not (out / "partial").exists()
 
 
+def test_item_ends_with_the_sweep_that_wanted_it(cluster, notebook, monkeypatch, tmp_path):
+    mark = cluster.home / "slow.pid"
+    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
+    notebook(cluster.home / "nb", "06_slow", slow)
+    fleet = sweep_dask.Fleet(cluster.address, fingerprint.of_code(paths.root()))
+    with sweep_dask.DaskPool(fleet, tmp_path) as pool:
+        pool.submit("slow", {"notebook": "06_slow", "profile": "quick", "given": {}})
+        _wait_for(lambda: mark.exists() and mark.read_text())
+        assert pool.collect(0.1) == []
+    _wait_for(lambda: not psutil.pid_exists(int(mark.read_text())))
+
+
 def test_worker_with_other_code_is_refused_before_anything_runs(cluster, monkeypatch):
     monkeypatch.setenv(paths.NOTEBOOKS_VARIABLE, str(cluster.home / "nb"))
     monkeypatch.setattr(fingerprint, "of_code", lambda root: "mine")
@@ -133,8 +146,8 @@ def _spans(path):
 
 
 def _wait_for(ready):
-    for _ in range(600):
+    for _ in range(1800):
         if ready():
             return
         time.sleep(0.1)
-    raise AssertionError("the scheduler did not start within a minute")
+    raise AssertionError("what was waited for did not come within three minutes")
