@@ -46,7 +46,8 @@ def cluster(tmp_path_factory, notebook):
     file = home / "scheduler.json"
     environment = {
         **os.environ, paths.NOTEBOOKS_VARIABLE: str(home / "nb"), "PYTHONPATH": str(paths.root()),
-        "DASK_DISTRIBUTED__WORKER__DAEMON": "False",
+        # A machine that pauses for minutes is not lost.
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 hours",
     }  # fmt: skip
 
     def start(kind, *options, host=""):
