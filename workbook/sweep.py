@@ -153,14 +153,20 @@ class _Session:
                         self._end(done)
                     self.display.refresh()
         except KeyboardInterrupt:
-            for item in self.sweep.items.values():
-                if item.status == RUNNING:
-                    item.status = INTERRUPTED
-            shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
-            (self.folder / PARTIAL).mkdir()
-            self._save()
+            self._stop()
             return True
+        except WorkbookError:
+            self._stop()
+            raise
         return False
+
+    def _stop(self) -> None:
+        """Say of what was in flight that it did not end, and drop what it left."""
+        for item in self.sweep.items.values():
+            if item.status == RUNNING:
+                item.status = INTERRUPTED
+        _emptied(self.folder / PARTIAL)
+        self._save()
 
     def _start(self, pool: LocalPool | DaskPool, key: str) -> None:
         item = self.sweep.items[key]

@@ -8,6 +8,7 @@ package versions; a run comes back as the bytes of its folder, so no file system
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import platform
@@ -16,6 +17,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +117,11 @@ class DaskPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for future, *_where in self._tasks.values():
-            future.cancel()
-        self._fleet.client.close()
+        # A scheduler that is gone has nothing left to cancel.
+        with contextlib.suppress(OSError, CancelledError):
+            for future, *_where in self._tasks.values():
+                future.cancel()
+            self._fleet.client.close()
 
     @property
     def idle(self) -> bool:
@@ -142,7 +146,13 @@ class DaskPool:
     def collect(self, timeout: float) -> list[Done]:
         """Return the attempts that ended, or whose machine is gone."""
         time.sleep(timeout)
-        self._fleet.look()
+        try:
+            self._fleet.look()
+        except (OSError, CancelledError) as error:
+            raise WorkbookError(
+                f"the scheduler does not answer any more ({error}): start it again, and the same "
+                "command goes on with the sweep"
+            ) from None
         ended = []
         for key, (future, worker, host) in list(self._tasks.items()):
             if future.done():

@@ -124,6 +124,20 @@ def test_worker_with_other_code_is_refused_before_anything_runs(cluster, monkeyp
     assert not out.exists()
 
 
+def test_scheduler_that_goes_away_is_said(cluster, tmp_path, monkeypatch):
+    fleet = sweep_dask.Fleet(cluster.address, fingerprint.of_code(paths.root()))
+    monkeypatch.setattr(fleet.client, "nthreads", _gone)
+    with (
+        pytest.raises(WorkbookError, match="does not answer any more"),
+        sweep_dask.DaskPool(fleet, tmp_path) as pool,
+    ):
+        pool.collect(0)
+
+
+def _gone():
+    raise OSError("connection refused")
+
+
 def test_missing_scheduler_and_missing_dask_are_said(tmp_path, notebook, monkeypatch):
     notebook(tmp_path / "nb", "05_toy", "x = 1")
     monkeypatch.setenv(paths.NOTEBOOKS_VARIABLE, str(tmp_path / "nb"))
