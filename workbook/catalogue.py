@@ -56,6 +56,9 @@ class Notebook:
         Name -> `Parameter`.
     sources : tuple of (str, str)
         Type and source of every cell: what makes it this notebook and not another.
+    interactive : bool
+        Whether it is for JupyterLab (metadata ``workbook: {"interactive": true}``), and is run
+        without a screen only where it is named.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Notebook:
     needs: tuple[str, ...]
     parameters: dict[str, Parameter]
     sources: tuple[tuple[str, str], ...]
+    interactive: bool = False
 
 
 def load(folder: Path) -> dict[str, Notebook]:
@@ -128,9 +132,10 @@ def select(catalogue: dict[str, Notebook], words: Sequence[str]) -> list[Noteboo
     catalogue : dict
         As `load` returns it.
     words : sequence of str
-        Numbers or names; none means all.
+        Numbers or names; none means all but the interactive ones.
     """
-    wanted = {find(catalogue, word) for word in words} or set(catalogue)
+    unasked = {name for name, notebook in catalogue.items() if not notebook.interactive}
+    wanted = {find(catalogue, word) for word in words} or unasked
     pending = list(wanted)
     while pending:
         new = set(catalogue[pending.pop()].needs) - wanted
@@ -168,6 +173,7 @@ def _read(path: Path) -> Notebook:
         needs=tuple(node.metadata.get("workbook", {}).get("needs", ())),
         parameters=_parameters(path, node),
         sources=tuple((cell.cell_type, cell.source) for cell in node.cells),
+        interactive=bool(node.metadata.get("workbook", {}).get("interactive", False)),
     )
 
 

@@ -129,7 +129,8 @@ def list_() -> None:
     for notebook in load(paths.notebooks_dir()).values():
         known = [f"{p.name} = {p.source}" for p in notebook.parameters.values()]
         needs = f"\nneeds {', '.join(notebook.needs)}" if notebook.needs else ""
-        table.add_row(notebook.name, f"{notebook.title}{needs}", ", ".join(known))
+        for_lab = "\ninteractive: open it with 'make lab'" if notebook.interactive else ""
+        table.add_row(notebook.name, f"{notebook.title}{needs}{for_lab}", ", ".join(known))
     Console().print(table)
 
 

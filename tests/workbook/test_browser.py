@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(chromium.find() is None, reason=chromium.ABSENT)
 
 ARTIFACTS = paths.root() / "outputs" / "test-artifacts"
 PAGES = ("index.html", "notebooks/01_good.html", "notebooks/01_good-text.html")
-WIDTHS = (400, 720, 1400)
+WIDTHS = (400, 720, 980, 1400)
 LINKS = "[...document.querySelectorAll('a[href]')].map(a => a.href)"
 BROKEN = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
 TOO_WIDE = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth"

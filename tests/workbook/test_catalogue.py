@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import nbformat
 import pytest
 
 from workbook.catalogue import UNKNOWN, find, load, select
@@ -104,3 +105,14 @@ def test_notebook_without_kernel_is_refused(tmp_path, notebook):
     path.write_text(json.dumps(content))
     with pytest.raises(WorkbookError, match="save it in JupyterLab"):
         load(tmp_path)
+
+
+def test_interactive_notebook_is_run_only_where_it_is_named(tmp_path, notebook):
+    notebook(tmp_path, "01_a", "x = 1")
+    path = notebook(tmp_path, "explore", "x = 1")
+    node = nbformat.read(path, as_version=4)
+    node.metadata["workbook"] = {"interactive": True}
+    nbformat.write(node, path)
+    catalogue = load(tmp_path)
+    assert [book.name for book in select(catalogue, [])] == ["01_a"]
+    assert [book.name for book in select(catalogue, ["expl", "1"])] == ["01_a", "explore"]
