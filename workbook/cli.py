@@ -65,7 +65,7 @@ def run(
     out: Path | None,
     resume: bool,
 ) -> None:
-    """Run NOTEBOOKS (numbers or names; all but the interactive if none is named), and their needs."""
+    """Run NOTEBOOKS (numbers or names; all but interactive if none is named) and their needs."""
     from workbook.runner import Request, run
 
     request = Request(notebooks, profile, dict(parameters), out, resume)

@@ -44,7 +44,7 @@ ROWS = [
         ci_low=0.00501,
         ci_high=0.00523,
         n=10,
-    ),  # fmt: skip
+    ),
     _row("latency", 99.0, "ms", precision="fp32", model="resnet50", trained=False),
 ]
 
