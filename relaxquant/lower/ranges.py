@@ -12,7 +12,7 @@ from ..kernels.rounding import TO_EVEN
 from .graph import Graph, Node
 from .realize import bounds
 
-KEEP_VALUES = ("max_pool2d", "flatten", "convert")
+KEEP_VALUES = ("max_pool2d", "flatten", "view", "convert")
 
 
 def find(graph: Graph) -> None:
