@@ -38,12 +38,13 @@ class LiteRT:
             settings["experimental_preserve_all_tensors"] = True
         self.interpreter = Interpreter(str(path), num_threads=threads, **settings)
         self.interpreter.allocate_tensors()
-        (self.input,) = self.interpreter.get_input_details()
+        self.inputs = self.interpreter.get_input_details()
         self.output, *_ = self.interpreter.get_output_details()
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The first output for an input of the model's own shape and dtype."""
-        self.interpreter.set_tensor(self.input["index"], x)
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """The first output for inputs of the model's own shapes and dtypes."""
+        for tensor, x in zip(self.inputs, inputs, strict=True):
+            self.interpreter.set_tensor(tensor["index"], x)
         self.interpreter.invoke()
         return self.interpreter.get_tensor(self.output["index"])
 

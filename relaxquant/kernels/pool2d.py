@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 
+from . import fixed_point
+from .fixed_point import FLOAT, TFLITE
 from .intrinsics import InstructionSet
-from .requantize import from_float
+from .requantize import clip_vector, from_float
 from .row_tiles import RowTiles
 from .spec import TensorSpec, Window
 from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, splat, store
@@ -36,6 +38,11 @@ class PoolSpec:
         image: the maximum and the average of nothing are not defined.
     count_include_pad : bool
         Whether an average divides by the window's size at the border too.
+    requantize : str
+        One of `fixed_point.REQUANTIZE`. TFLite's average, of an input and output with the same
+        steps, is the integer quotient nearest to it, halves away from zero, of the integers as the
+        model has them: int8 if ``signed``, which lie here shifted by 128. A ``mean`` it multiplies
+        in fixed point.
     """
 
     kind: str
@@ -44,6 +51,9 @@ class PoolSpec:
     out: TensorSpec
     window: Window
     count_include_pad: bool = False
+    requantize: str = FLOAT
+    signed: bool = False
+    mean: bool = False
 
 
 def pool_parameters(spec: PoolSpec, multiplier: float, low: float, high: float) -> list[np.ndarray]:
@@ -75,7 +85,9 @@ class _Pool:
         batch = batch_extent(spec.batch)
         self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
         if spec.kind == "avg":
-            self.bounds = arg("bounds", (3,), "float32")
+            self.bounds = arg(
+                "bounds", *(((5,), "int32") if self._fixed_point() else ((3,), "float32"))
+            )
         self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
         blocks, height = spec.out.padded_channels // BLOCK, spec.out.height
         with T.parallel(batch * blocks * height) as task:
@@ -132,9 +144,47 @@ class _Pool:
         if self.spec.kind == "max":
             return acc
         spec, lanes = self.spec, self.lanes
+        if spec.requantize == TFLITE and not spec.mean:
+            return self._quotient(acc, count)
         if spec.data.zero_point:
             acc = acc - T.broadcast(T.cast(count * spec.data.zero_point, self.dtype), lanes)
+        if self._fixed_point():
+            return self._multiplied(acc)
         divisor = np.prod(spec.window.kernel).item() if spec.count_include_pad else count
         scale = self.bounds[2] / T.cast(divisor, "float32")
         value = T.cast(acc, f"float32x{lanes}") * T.broadcast(scale, lanes)
         return from_float(value, self.bounds[0], self.bounds[1], spec.out, self.isa)
+
+    def _quotient(self, acc, count):
+        """The nearest integer to ``acc / count`` as TFLite's kernels find it.
+
+        A float32 quotient of numbers that float32 holds is rounded only where it is no integer, and
+        never up to one as long as there are fewer than 2 ** 16 taps.
+        """
+        spec, lanes = self.spec, self.lanes
+        if spec.signed:
+            acc = acc - T.broadcast(T.cast(count * 128, "int32"), lanes)
+        magnitude = T.abs(acc) if spec.signed else acc
+        nearest = magnitude + T.broadcast(T.cast(count // 2, "int32"), lanes)
+        divisor = T.broadcast(T.cast(count, "float32"), lanes)
+        whole = T.cast(T.floor(T.cast(nearest, f"float32x{lanes}") / divisor), f"int32x{lanes}")
+        if spec.signed:
+            zero = splat(0, "int32", lanes)
+            whole = T.Select(acc < zero, zero - whole, whole) + splat(128, "int32", lanes)
+        whole = whole - splat(spec.out.zero_point, "int32", lanes)
+        return self._stored(whole, *(T.cast(self.bounds[i], "int32") for i in (0, 1)))
+
+    def _fixed_point(self) -> bool:
+        return self.spec.requantize == TFLITE and self.spec.mean
+
+    def _multiplied(self, acc):
+        """The mean: a sum times a fixed-point factor that divides by the count too."""
+        factor = (T.broadcast(self.bounds[i], self.lanes) for i in (2, 3, 4))
+        multiplier, right, left = factor
+        steps = fixed_point.multiply(acc, multiplier, right, self.lanes, left)
+        return self._stored(steps, self.bounds[0], self.bounds[1])
+
+    def _stored(self, steps, low, high):
+        zero_point = splat(self.spec.out.zero_point, "int32", self.lanes)
+        steps = clip_vector(steps, low, high, self.lanes) + zero_point
+        return T.cast(steps, f"{self.spec.out.dtype}x{self.lanes}")

@@ -35,3 +35,14 @@ def round_half_away(value: np.ndarray | float) -> np.ndarray:
     """To the nearest integer, halves away from zero; float64."""
     value = np.asarray(value, np.float64)
     return np.copysign(np.floor(np.abs(value) + 0.5), value)
+
+
+def multiply_by_quantized_multiplier(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
+    """int64 ``x`` by a factor as `kernels.fixed_point.multiply` does it, for constants."""
+    product = (x << max(shift, 0)) * multiplier
+    high = (product + (1 << 30)) >> 31
+    right = max(-shift, 0)
+    if not right:
+        return high
+    remainder, threshold = high & ((1 << right) - 1), ((1 << right) - 1) >> 1
+    return (high >> right) + (remainder > threshold + (high < 0))

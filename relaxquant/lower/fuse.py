@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .graph import Graph, Node, Value
 
 # Operators whose kernels clip and quantize what they store.
-WITH_EPILOGUE = ("conv2d", "add", "avg_pool2d", "concat", "clip")
+WITH_EPILOGUE = ("conv2d", "add", "mul", "avg_pool2d", "softmax", "concat", "clip")
 
 
 def fuse(graph: Graph) -> None:
@@ -17,6 +19,7 @@ def fuse(graph: Graph) -> None:
     sum, then bias, then residual, then clip, then quantize. The fused layer moves down to the
     reader's place, where the residual is known to exist.
     """
+    _pad_in_convolutions(graph)
     while _fuse_one(graph):
         pass
     for node in graph.nodes:
@@ -28,6 +31,18 @@ def fuse(graph: Graph) -> None:
     graph.nodes = [
         part for node in graph.nodes for part in (node.calls if node.op == "narrow" else (node,))
     ]
+
+
+def _pad_in_convolutions(graph: Graph) -> None:
+    """Have convolutions pad what comes padded with zeros."""
+    defined_by = _defined_by(graph)
+    for node in graph.nodes:
+        pad = defined_by.get(node.inputs[0]) if node.op == "conv2d" else None
+        if pad is not None and pad.op == "pad":
+            sides = zip(node.window.padding, pad.window.padding, strict=True)
+            node.window = replace(node.window, padding=tuple(a + b for a, b in sides))
+            node.inputs[0] = pad.inputs[0]
+    graph.drop_dead()
 
 
 def _read_callers_form(quantize: Node, graph: Graph) -> None:

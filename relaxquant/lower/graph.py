@@ -44,6 +44,8 @@ class Value:
     foreign : bool
         Whether TVM or the caller made it: integers then mean what they say, or lie in memory as the
         caller has them, with the scale that a dequantize gave them.
+    signed : bool
+        Whether the model has it as int8: uint8 here is that shifted by 128.
     channels_last : bool
         Whether it is the caller's image in plain (N, H, W, C); ``shape`` is (N, C, H, W) still.
     rounding : str
@@ -62,6 +64,7 @@ class Value:
     foreign: bool = False
     rounding: str = TO_EVEN
     channels_last: bool = False
+    signed: bool = False
 
     @property
     def is_quantized(self) -> bool:
@@ -104,13 +107,14 @@ class Weight:
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
     ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
-    ``unsigned`` says whether they were uint8 in the model, of which TFLite rounds scales otherwise.
+    ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of
+    uint8 weights, and of dense layers that have one.
     """
 
     array: np.ndarray = field(repr=False)
     scale: np.ndarray | None = field(repr=False, default=None)
     zero_point: np.ndarray | None = field(repr=False, default=None)
-    unsigned: bool = False
+    float32_scales: bool = False
 
     @property
     def dequantized(self) -> np.ndarray:
@@ -125,10 +129,12 @@ class Weight:
 class Node:
     """A layer.
 
-    ``op`` is one of ``conv2d`` (dense layers too), ``max_pool2d``, ``avg_pool2d``, ``add``,
-    ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``, ``narrow``, or ``tvm``: a Relax
-    call that no kernel here takes, with the ``reason``. ``inputs`` of a conv2d are its data and,
-    once fused, the residual; its ``reason`` says why it stays in float although it is quantized.
+    ``op`` is one of ``conv2d`` (dense layers too), ``max_pool2d``, ``avg_pool2d`` (``mean`` if it
+    was one over height and width), ``add``, ``mul``, ``table`` (a function of each element),
+    ``softmax``, ``pad``, ``resize``, ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``,
+    ``narrow``, or ``tvm``: a Relax call that no kernel here takes, with the ``reason``. ``inputs``
+    of a conv2d are its data and, once fused, the residual; its ``reason`` says why it stays in
+    float although it is quantized.
 
     ``load`` and ``store`` are what stands between the caller's integers and ours. A ``view`` is the
     same memory under another shape.
@@ -150,6 +156,9 @@ class Node:
     integer_bias: tuple[np.ndarray, np.ndarray] | None = None  # as the model has it, and its scale
     clip: tuple[float, float] | None = None
     count_include_pad: bool = False
+    mean: bool = False
+    table: np.ndarray | None = field(repr=False, default=None)  # see `kernels.table`
+    resize: tuple[bool, str] | None = None  # ``linear`` and ``mode`` of `kernels.resize`
     call: tvm.ir.Call | None = None
     reason: str = ""
     narrow: int | None = None

@@ -12,7 +12,7 @@ from ..kernels.rounding import TO_EVEN
 from .graph import Graph, Node
 from .realize import bounds
 
-KEEP_VALUES = ("max_pool2d", "flatten", "view", "convert")
+KEEP_VALUES = ("max_pool2d", "flatten", "view", "pad", "resize", "convert")
 
 
 def find(graph: Graph) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import tvm
 
+from ..kernels.fixed_point import TFLITE
 from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import Window
 from ..parts import read_sum
@@ -22,8 +23,10 @@ from .read import (
     weight_of,
     window_of,
 )
+from .unary import function_table
 
 BITS = {"int8": 8, "int16": 16}
+RESIZE_MODES = ("asymmetric", "half_pixel", "align_corners")
 CONSTANTS = ("int8", "uint8", "int16", "int32")  # of weights, and of biases
 QUANTIZE = tvm.ir.Op.get("relax.quantize")
 AT_INTERFACE = ("float32", "int8", "uint8")  # what images callers give and take
@@ -56,6 +59,7 @@ def dense(reader: Reader, var, call) -> Value:
     """Dense layer: a convolution whose kernel covers the whole image."""
     data = reader.value(call.args[0], rank=2)
     weight = weight_of(reader, call.args[1], axis=1)
+    one_scale = weight.scale is not None and np.all(weight.scale == weight.scale[0])
     if weight.array.ndim != 2:
         raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
     producer = reader.defined_by.get(data)
@@ -76,7 +80,7 @@ def dense(reader: Reader, var, call) -> Value:
         [data],
         output,
         window=Window((height, width)),
-        weight=replace(weight, array=kernel),
+        weight=replace(weight, array=kernel, float32_scales=weight.float32_scales or one_scale),
         reason=reader.keep_float.get(var.name, ""),
     )
 
@@ -163,11 +167,20 @@ def clip(reader: Reader, var, call) -> Value:
 
 @reads("multiply")
 def multiply(reader: Reader, var, call) -> Value:
-    """A layer's sum that came as int32 from another part of the network: the sum itself."""
+    """A product of two activations, the second maybe one pixel that all share.
+
+    Of a layer's sum that came as int32 from another part of the network, the sum itself.
+    """
     value = read_sum(call, reader.bound.get)
-    if value is None:
-        raise Unsupported("no kernel for relax.multiply")
-    return reader.value(value)
+    if value is not None:
+        return reader.value(value)
+    a, b = (reader.value(arg) for arg in call.args)
+    shape = shape_of(var)
+    if a.shape != shape:
+        a, b = b, a
+    if a.shape != shape or b.shape not in (shape, (*shape[:2], 1, 1)):
+        raise Unsupported(f"multiply of {a.shape} and {b.shape} broadcasts")
+    return reader.add("mul", [a, b], Value(var.name, shape))
 
 
 @reads("nn.max_pool2d")
@@ -211,7 +224,48 @@ def mean(reader: Reader, var, call) -> Value:
     axes = sorted(int(axis) % 4 for axis in call.attrs["axis"] or range(4))
     if axes != [2, 3]:
         raise Unsupported(f"mean over axes {axes}")
-    return _average(reader, var, data, Window(data.shape[2:]))
+    return _average(reader, var, data, Window(data.shape[2:]), mean=True)
+
+
+@reads("nn.softmax")
+def softmax(reader: Reader, var, call) -> Value:
+    """Softmax of a quantized vector."""
+    data = reader.value(call.args[0], rank=2)
+    if data.dtype != "uint8" or int(call.attrs["axis"]) % 2 != 1:
+        raise Unsupported("softmax of something else than quantized vectors")
+    return reader.add("softmax", [data], Value(var.name, shape_of(var)))
+
+
+@reads("nn.pad")
+def pad(reader: Reader, var, call) -> Value:
+    """Zeros around an image; convolutions take them in."""
+    data = reader.value(call.args[0], rank=4)
+    widths = [int(width) for width in call.attrs["pad_width"]]
+    zeros = str(call.attrs["pad_mode"]) == "constant" and float(call.attrs["pad_value"]) == 0
+    if not zeros or any(widths[:4]):
+        raise Unsupported("pad of something else than zeros around an image")
+    top, bottom, left, right = widths[4:]
+    output = _same_steps(var, data)
+    return reader.add("pad", [data], output, window=Window(padding=(top, left, bottom, right)))
+
+
+@reads("image.resize2d")
+def resize2d(reader: Reader, var, call) -> Value:
+    """Resizing of a quantized image, as TFLite does it."""
+    data = reader.value(call.args[0], rank=4)
+    attrs = call.attrs
+    method, mode = str(attrs["method"]), str(attrs["coordinate_transformation_mode"])
+    known = method in ("linear", "nearest_neighbor") and mode in RESIZE_MODES
+    if data.dtype != "uint8" or attrs["layout"] != "NCHW" or not known:
+        raise Unsupported(f"resize2d by {method}, {mode}, of {data.dtype} in {attrs['layout']}")
+    return reader.add("resize", [data], _same_steps(var, data), resize=(method == "linear", mode))
+
+
+def _same_steps(var, data: Value) -> Value:
+    """The output of an operator that keeps values as they are stored."""
+    output = Value(var.name, shape_of(var), data.dtype, data.scale, data.zero_point)
+    output.signed = data.signed
+    return output
 
 
 @reads("concat")
@@ -239,8 +293,24 @@ def quantize(reader: Reader, var, call) -> Value:
     kept = "int16" if dtype == "int16" else "uint8"
     data, rounding = _before_quantize(reader, call.args[0], float(scale.reshape(())))
     output = Value(var.name, data.shape, kept, float(scale.reshape(())), stored)
-    output.rounding = rounding
-    return data if data.same_steps(output) else reader.add("quantize", [data], output)
+    output.rounding, output.signed = rounding, dtype == "int8"
+    if data.same_steps(output):
+        return data
+    table = _table(reader, call.args[0], data, output)
+    return reader.add("quantize", [data], output) if table is None else table
+
+
+def _table(reader: Reader, expression, data: Value, output: Value) -> Value | None:
+    """The function that operators no kernel knows compute of one activation, as a table."""
+    producer = reader.defined_by.get(data)
+    if producer is None or producer.op != "tvm":
+        return None
+    half_away = reader.requantize == TFLITE
+    found = function_table(expression, output, reader.known, reader.bound, half_away)
+    if found is None:
+        return None
+    source, table = found
+    return reader.add("table", [source], output, table=table)
 
 
 def _before_quantize(reader: Reader, expression, scale: float) -> tuple[Value, str]:
@@ -290,6 +360,7 @@ def _load(reader: Reader, var, call, integers: Value) -> Value:
     integers.scale, integers.zero_point = float(scale.reshape(())), int(zero_point.reshape(()))
     stored = integers.zero_point + (128 if integers.dtype == "int8" else 0)
     output = Value(var.name, integers.shape, "uint8", integers.scale, stored)
+    output.signed = integers.dtype == "int8"
     return reader.add("load", [integers], output)
 
 

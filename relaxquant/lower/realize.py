@@ -17,12 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels import convert, elementwise, pool2d
+from ..kernels import convert, elementwise, integer_elementwise, pool2d, resize, softmax, table
 from ..kernels.fixed_point import TFLITE, takes_at_once
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec, zero_points_of
 from ..kernels.tuned import Tuned
+from . import integer
 from .fixed_point import quantize_multiplier, round_half_away
 from .graph import Node, Value
 
@@ -130,7 +131,7 @@ def multipliers(node: Node) -> tuple[np.ndarray, np.ndarray]:
     """
     data, weight = node.inputs[0].scale, node.weight.scale
     product = data * weight
-    if node.weight.unsigned:
+    if node.weight.float32_scales:
         product = (np.float32(data) * weight.astype(np.float32)).astype(np.float64)
     return quantize_multiplier(product / node.output.scale)
 
@@ -163,22 +164,44 @@ def _pool(node: Node, batch, isa) -> Implementation:
     kind = node.op.removesuffix("_pool2d")
     spec = pool2d.PoolSpec(kind, batch, data.spec, output.spec, node.window, node.count_include_pad)
     parameters = pool2d.pool_parameters(spec, data.scale / output.scale, *bounds(output, node.clip))
+    if kind == "avg" and integer.takes(node):
+        spec, parameters = integer.average(node, spec, *bounds(output, node.clip))
     return _memory_bound(
         f"{kind}_pool2d", spec, isa, lambda: pool2d.build(spec, isa), [0, *parameters]
     )
 
 
-def _add(node: Node, batch, isa) -> Implementation:
-    spec = elementwise.AddSpec(batch, *(value.spec for value in node.inputs), node.output.spec)
-    arguments = [0, 1, _scales_and_bounds(node)]
-    return _memory_bound("add", spec, isa, lambda: elementwise.build_add(spec, isa), arguments)
+def _binary(node: Node, batch, isa) -> Implementation:
+    """A sum or product of two activations."""
+    specs = [value.spec for value in (*node.inputs, node.output)]
+    if integer.takes(node):
+        spec = integer_elementwise.BinarySpec(node.op, batch, *specs)
+        build = integer_elementwise.build
+        parameters = integer.binary_parameters(node, *bounds(node.output, node.clip))
+    elif node.op == "add":
+        spec, build = elementwise.AddSpec(batch, *specs), elementwise.build_add
+        parameters = _scales_and_bounds(node)
+    else:
+        spec, build = elementwise.MulSpec(batch, *specs), elementwise.build_mul
+        a, b = node.inputs
+        scale = a.scale * b.scale / node.output.scale
+        parameters = elementwise.scales_and_bounds([scale], *bounds(node.output, node.clip))
+    return _memory_bound(node.op, spec, isa, lambda: build(spec, isa), [0, 1, parameters])
 
 
 def _concat(node: Node, batch, isa) -> Implementation:
     spec = elementwise.ConcatSpec(
         batch, tuple(value.spec for value in node.inputs), node.output.spec
     )
-    arguments = [*range(len(node.inputs)), _scales_and_bounds(node)]
+    parameters = _scales_and_bounds(node)
+    if integer.takes(node) and not all(value.same_steps(node.output) for value in node.inputs):
+        spec = replace(spec, requantize=TFLITE)
+        parameters = elementwise.tflite_concat_parameters(
+            [(value.scale, value.zero_point) for value in node.inputs],
+            node.output.scale,
+            *bounds(node.output, node.clip),
+        )
+    arguments = [*range(len(node.inputs)), parameters]
     return _memory_bound(
         "concat", spec, isa, lambda: elementwise.build_concat(spec, isa), arguments
     )
@@ -186,11 +209,44 @@ def _concat(node: Node, batch, isa) -> Implementation:
 
 def _convert(node: Node, batch, isa) -> Implementation:
     data, output = node.inputs[0], node.output
-    spec = convert.ConvertSpec(batch, data.spec, output.spec)
     low, high = bounds(output, node.clip)
+    if integer.takes(node) and data.scale != output.scale:
+        return _table(replace(node, table=integer.requantized(data, output, low, high)), batch, isa)
+    spec = convert.ConvertSpec(batch, data.spec, output.spec)
     scale = data.scale / output.scale
     parameters = np.array([low, high, scale], np.float32)
     return _memory_bound("convert", spec, isa, lambda: convert.build(spec, isa), [0, parameters])
+
+
+def _softmax(node: Node, batch, isa) -> Implementation:
+    data, output = node.inputs[0], node.output
+    spec = softmax.SoftmaxSpec(batch, data.spec, output.spec)
+    bounds_ = np.array([*bounds(output, node.clip), 1 / output.scale], np.float32)
+    arguments = [0, softmax.exponentials(data.scale), bounds_]
+    return _memory_bound("softmax", spec, isa, lambda: softmax.build(spec, isa), arguments)
+
+
+def _pad(node: Node, batch, isa) -> Implementation:
+    spec = resize.PadSpec(batch, node.inputs[0].spec, node.output.spec, node.window.padding)
+    return _memory_bound("pad", spec, isa, lambda: resize.build_pad(spec, isa), [0])
+
+
+def _resize(node: Node, batch, isa) -> Implementation:
+    data, output = node.inputs[0].spec, node.output.spec
+    linear, mode = node.resize
+    spec = resize.ResizeSpec(batch, data, output, linear, linear and node.output.signed)
+    arguments = [0]
+    for size, wanted in ((data.height, output.height), (data.width, output.width)):
+        if linear:
+            arguments += resize.between(size, wanted, mode, spec.signed)
+        else:
+            arguments += resize.nearest(size, wanted, mode)
+    return _memory_bound("resize", spec, isa, lambda: resize.build_resize(spec, isa), arguments)
+
+
+def _table(node: Node, batch, isa) -> Implementation:
+    spec = table.TableSpec(batch, node.inputs[0].spec, node.output.spec)
+    return _memory_bound("table", spec, isa, lambda: table.build(spec, isa), [0, node.table])
 
 
 def _scales_and_bounds(node: Node) -> np.ndarray:
@@ -211,7 +267,12 @@ def _memory_bound(name: str, spec, isa: InstructionSet, build, arguments) -> Imp
 _REALIZERS = {
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
-    "add": _add,
+    "add": _binary,
+    "mul": _binary,
+    "table": _table,
+    "softmax": _softmax,
+    "pad": _pad,
+    "resize": _resize,
     "concat": _concat,
     "clip": _convert,
     "quantize": _convert,
