@@ -118,3 +118,36 @@ def compare_tensors(
 def first_difference(rows: list[TensorAgreement]) -> TensorAgreement | None:
     """The first tensor that is not equal throughout; None if all are."""
     return next((row for row in rows if row.largest), None)
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """On how many of ``count`` inputs ours and LiteRT give the same best class."""
+
+    equal: int
+    count: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.equal / self.count
+
+
+def compare_labels(
+    path: str | Path, inputs: Iterable[np.ndarray], reference: bool = False, **settings
+) -> LabelAgreement:
+    """Compare the best class of each input with LiteRT's; of equal outputs the first is the best.
+
+    Parameters
+    ----------
+    path, inputs
+        As for `compare_tensors`.
+    reference : bool
+        Against LiteRT's reference kernels instead of XNNPACK.
+    **settings
+        Of `relaxquant.compile`.
+    """
+    library = rq.compile(rq.frontends.from_tflite(path), **settings)
+    theirs = LiteRT(path, reference)
+    same = [int(library(x).argmax()) == int(theirs(x).argmax()) for x in inputs]
+    return LabelAgreement(sum(same), len(same))
