@@ -7,6 +7,7 @@ Everything else keeps the model's own layout, between two transposes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from tvm.ir import GenericConst, Op
 from tvm.relax import op as R
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+UNNAMED = re.compile(r"lv\d*")
 
 REWRITERS: dict[str, Callable] = {}
 ELEMENTWISE = frozenset(
@@ -74,6 +76,7 @@ class _Rewriter:
         self.bound: dict = {}  # variable of the old function -> what it is bound to
         self.last: dict = {}  # variable of the old function -> the new one as it was, NHWC
         self.first: dict = {}  # the same in NCHW
+        self.names = _names(function)
 
     def module(self) -> tvm.IRModule:
         parameters = [relax.Var(p.name, p.ty) for p in self.function.params]
@@ -101,7 +104,8 @@ class _Rewriter:
             arguments = [self.plain(argument) for argument in value.args]
             rewritten = relax.Call(value.op, arguments, value.attrs, value.ty_args), False
         expression, is_first = rewritten
-        (self.first if is_first else self.last)[var] = self.emit(expression, var.name)
+        name = self.names.get(var, var.name)
+        (self.first if is_first else self.last)[var] = self.emit(expression, name)
 
     def _rewritten(self, var, call):
         if not isinstance(call.op, Op):
@@ -143,6 +147,23 @@ class _Rewriter:
         while isinstance(expression, relax.Var) and expression in self.bound:
             expression = self.bound[expression]
         return expression
+
+
+def _names(function: relax.Function) -> dict:
+    """Names for variables that have none of their own, after the tensor that they help compute."""
+    names, unnamed = {}, []
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            if UNNAMED.fullmatch(binding.var.name):
+                unnamed.append(binding)
+                continue
+            tensor = binding.var.name.split(";")[0]
+            for each in unnamed:
+                if isinstance(each.value, relax.Call) and isinstance(each.value.op, Op):
+                    operator = each.value.op.name.split(".")[-1]
+                    names[each.var] = f"{tensor}/{operator}"
+            unnamed = []
+    return names
 
 
 def rank_of(expression) -> int:

@@ -1,8 +1,9 @@
 """Conversion of layout and precision: quantize, dequantize, requantize, pack, unpack, clip.
 
-One kernel does all of them, because a pass over memory costs the same whatever it computes. Two
+One kernel does all of them, because a pass over memory costs the same whatever it computes. Three
 cases are vectorised, as they lie on every network's path: between layouts whose blocks are whole
-16s of channels, and a float image in plain NCHW to uint8 pixels for the first convolution.
+16s of channels, and an image, floats in plain NCHW or bytes in plain NHWC, to uint8 pixels for the
+first convolution.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 import tvm
 
 from .elementwise import each_vector, load_vector
-from .image import fill_halo, image_to_pixels, is_image
+from .image import (
+    bytes_to_pixels,
+    fill_halo,
+    image_to_pixels,
+    is_image,
+    is_image_of_bytes,
+)
 from .intrinsics import InstructionSet
 from .requantize import from_float, from_float_scalar, to_float_scalar
 from .spec import TensorSpec
@@ -21,11 +28,15 @@ from .tir import BLOCK, T, arg, batch_extent, prim_func, store
 
 @dataclass(frozen=True)
 class ConvertSpec:
-    """``out = clip((data - zero_point) * scale)`` in the output's layout and precision."""
+    """``out = clip((data - zero_point) * scale)`` in the output's layout and precision.
+
+    ``copies`` says that this is the stored integer itself, or int8 shifted by 128 as uint8.
+    """
 
     batch: int | None
     data: TensorSpec
     out: TensorSpec
+    copies: bool = False
 
 
 def build(spec: ConvertSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
@@ -46,6 +57,8 @@ def build(spec: ConvertSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
             emit = _blocked
         elif is_image(spec.data, spec.out, isa):
             emit = image_to_pixels
+        elif spec.copies and is_image_of_bytes(spec.data, spec.out, isa):
+            emit = bytes_to_pixels
         emit(spec, isa, batch, data, bounds, output)
 
     return prim_func(body)

@@ -50,6 +50,44 @@ def image_to_pixels(spec, isa: InstructionSet, batch, data, bounds, output) -> N
         store(output, [*pixel, lanes_at(0, block * lanes)], pixels)
 
 
+def is_image_of_bytes(data: TensorSpec, out: TensorSpec, isa: InstructionSet) -> bool:
+    """Whether `bytes_to_pixels` takes this conversion."""
+    from_bytes = data.channels_last and data.dtype in ("uint8", "int8") and data.channels > 1
+    to_pixels = out.blocks == 1 and out.dtype == "uint8" and (out.halo or out.block == 4)
+    return bool(from_bytes and to_pixels) and data.width >= isa.lanes
+
+
+def bytes_to_pixels(spec, isa: InstructionSet, batch, data, _bounds, output) -> None:
+    """Emit the copy of an image in plain NHWC, `ConvertSpec.copies`, to pixels."""
+    lanes, height, width, block = isa.lanes, spec.data.height, spec.data.width, spec.out.block
+    count = spec.data.channels * lanes
+    with (
+        T.parallel(batch * height) as task,
+        T.serial(ceildiv(width, lanes)) as step,
+    ):
+        n, h = task // height, task % height
+        first = T.min(step * lanes, width - lanes)
+        # Pixels lie one after the other: the index runs past the first one's channels.
+        pixels = data[n, h, first, lanes_at(0, count)]
+        if spec.data.dtype == "int8":
+            pixels = T.bitwise_xor(
+                T.reinterpret(f"uint8x{count}", pixels), splat(128, "uint8", count)
+            )
+        if block != spec.data.channels:
+            pixels = _spread(pixels, spec.data.channels, block, lanes)
+        *pixel, _ = spec.out.element_at(n, 0, h, first)
+        store(output, [*pixel, lanes_at(0, block * lanes)], pixels)
+
+
+def _spread(pixels, channels: int, block: int, lanes: int):
+    """Pixels of ``channels`` bytes in ``block`` bytes each, zeros behind them."""
+    count = channels * lanes
+    order = [
+        p * channels + c if c < channels else count for p in range(lanes) for c in range(block)
+    ]
+    return tvm.tirx.Shuffle([pixels, splat(0, "uint8", count)], [T.int32(at) for at in order])
+
+
 def _word(steps: list, bits: int, lanes: int):
     """The low ``bits`` of each of the ``steps``, the first one lowest, in 32-bit words."""
     word = splat(0, "int32", lanes)

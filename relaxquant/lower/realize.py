@@ -212,7 +212,10 @@ def _convert(node: Node, batch, isa) -> Implementation:
     low, high = bounds(output, node.clip)
     if integer.takes(node) and data.scale != output.scale:
         return _table(replace(node, table=integer.requantized(data, output, low, high)), batch, isa)
-    spec = convert.ConvertSpec(batch, data.spec, output.spec)
+    same = data.scale == output.scale and node.clip is None and data.dtype != "float32"
+    shift = 128 if (data.dtype, output.dtype) == ("int8", "uint8") else 0
+    copies = same and output.dtype == "uint8" and output.zero_point == data.zero_point + shift
+    spec = convert.ConvertSpec(batch, data.spec, output.spec, copies)
     scale = data.scale / output.scale
     parameters = np.array([low, high, scale], np.float32)
     return _memory_bound("convert", spec, isa, lambda: convert.build(spec, isa), [0, parameters])

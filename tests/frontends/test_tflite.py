@@ -163,3 +163,8 @@ def test_a_wrong_input_is_one_error(tmp_path):
         ours(np.zeros((1, 6, 6, 4), np.float32))
     with pytest.raises(rq.InputError, match=r"must have shape \(1, 6, 6, 4\)"):
         ours(np.zeros((1, 4, 6, 6), np.int8))
+
+
+def test_layers_are_called_after_their_tensors(tmp_path):
+    (layer,) = library(saved(tmp_path)).kernels.where(op="conv2d")
+    assert layer.layer == "conv_2d/0:0/conv2d"

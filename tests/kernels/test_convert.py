@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,3 +121,56 @@ def test_any_conversion(channels, width, pair, zero_points, scale, target):
         for (dtype, block), zero_point in zip(pair, zero_points, strict=True)
     )
     check(data, out, target, scale=scale)
+
+
+def callers(dtype: str, channels=3, width=21) -> TensorSpec:
+    """An image as a caller of a TFLite model has it."""
+    zero_point = {"uint8": 128, "int8": 5}[dtype]
+    return TensorSpec(channels, 4, width, dtype, 1, zero_point, channels_last=True)
+
+
+PIXELS = {
+    "in fours": {"block": 4},
+    "with a border": {"block": 3, "halo": (1, 2, 1, 3)},
+    "in sixteens": {"block": 16},
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("layout", PIXELS)
+def test_bytes_of_a_caller_are_copied(layout, dtype, target):
+    data = callers(dtype)
+    shift = 128 if dtype == "int8" else 0
+    zero_point = data.zero_point + shift
+    out = TensorSpec(3, 4, 21, "uint8", zero_point=zero_point, **PIXELS[layout])
+    isa, limits = instruction_set(target_of(target)), np.iinfo(dtype)
+    generator = np.random.default_rng(3)
+    x = generator.integers(limits.min, limits.max + 1, (2, 4, 21, 3)).astype(dtype)
+    bounds = np.array([-zero_point, 255 - zero_point, 1], np.float32)
+    library = build(convert.build(ConvertSpec(2, data, out, copies=True), isa), target_of(target))
+    expected = (x.astype(int) + shift).transpose(0, 3, 1, 2)
+    top, left, bottom, right = out.halo or (0, 0, 0, 0)
+    border = ((0, 0), (0, 0), (top, bottom), (left, right))
+    expected = np.pad(expected, border, constant_values=zero_point)
+    np.testing.assert_array_equal(run(library, [x, bounds], out), expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_bytes_are_given_to_a_caller(dtype, target):
+    out = callers(dtype, channels=20, width=5)
+    shift = 128 if dtype == "int8" else 0
+    data = TensorSpec(20, 4, 5, "uint8", zero_point=out.zero_point + shift)
+    stored = random_tensor(np.random.default_rng(0), data, 2)
+    bounds = np.array([-np.inf, np.inf, 1], np.float32)
+    bounds[:2] = [end - out.zero_point for end in (np.iinfo(dtype).min, np.iinfo(dtype).max)]
+    library = build(
+        convert.build(ConvertSpec(2, data, out), instruction_set(target_of(target))),
+        target_of(target),
+    )
+    given_back = np.empty((2, 4, 5, 20), dtype)
+    tensors = [tvm.runtime.tensor(a) for a in (to_memory(stored, data), bounds, given_back)]
+    library["main"](*tensors)
+    expected = stored.transpose(0, 2, 3, 1).astype(int) - shift
+    np.testing.assert_array_equal(tensors[-1].numpy(), expected)
