@@ -4,5 +4,12 @@ from .exported import from_exported_program
 from .onnx import from_onnx
 from .tflite import from_tflite
 from .torch import from_torch
+from .unquantized import without_quantization
 
-__all__ = ["from_exported_program", "from_onnx", "from_tflite", "from_torch"]
+__all__ = [
+    "from_exported_program",
+    "from_onnx",
+    "from_tflite",
+    "from_torch",
+    "without_quantization",
+]

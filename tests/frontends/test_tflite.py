@@ -168,3 +168,19 @@ def test_a_wrong_input_is_one_error(tmp_path):
 def test_layers_are_called_after_their_tensors(tmp_path):
     (layer,) = library(saved(tmp_path)).kernels.where(op="conv2d")
     assert layer.layer == "conv_2d/0:0/conv2d"
+
+
+def test_a_real_network_is_integer_throughout():
+    from relaxquant import zoo
+
+    try:
+        model = zoo.load_tflite("efficientnet_lite0", offline=True)
+    except zoo.ZooError as error:
+        pytest.skip(f"not cached: {error}")
+    ours = library(model.path, requantize="tflite")
+    heavy = [record for record in ours.kernels if record.macs]
+    assert len(heavy) == 50
+    assert {record.precision for record in heavy} == {"int8"}
+    assert not ours.kernels.where(schedule="tvm default")
+    x = model.pixels(zoo.evaluation_images(model, 1, images="synthetic").x)
+    np.testing.assert_array_equal(ours(x), lite_rt(model.path)(x))
