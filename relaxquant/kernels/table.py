@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 
+from .image import fill_halo
 from .intrinsics import InstructionSet
 from .spec import TensorSpec
 from .tir import T, arg, batch_extent, prim_func, store
@@ -42,6 +43,8 @@ def build(spec: TableSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         table = arg("table", (ENTRIES,), out.dtype)
         output = arg("output", out.physical_shape(batch), out.dtype)
         first = int(inputs_of(spec.data)[0])
+        if out.halo:
+            fill_halo(out, batch, output)
         with T.parallel(batch * out.blocks * out.height) as task:
             n, block = task // (out.blocks * out.height), task // out.height % out.blocks
             h = task % out.height

@@ -289,4 +289,4 @@ class QuantizedConstant:
         return parameter.reshape(shape)
 
 
-from . import readers  # noqa: E402, F401  fills READERS
+from . import readers, window_readers  # noqa: E402, F401  fill READERS

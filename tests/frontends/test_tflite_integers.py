@@ -119,6 +119,14 @@ def test_requantize(given, wanted, tmp_path):
     check(network, network.conv2d(y, 16, 1), tmp_path)
 
 
+def test_requantize_an_image_before_its_first_convolution(tmp_path):
+    """Whose border then lies in memory."""
+    network = Network()
+    x = network.input((1, 9, 11, 3), *UINT8)
+    y = network.operator("QUANTIZE", [x], ((1, 9, 11, 3), "int8", 0.03, 5), "QuantizeOptions")
+    check(network, network.conv2d(y, 16, 5, stride=2), tmp_path)
+
+
 @KINDS
 def test_dense_after_flatten(kind, tmp_path):
     network = Network()
