@@ -14,6 +14,7 @@ from . import fixed_point
 from .fixed_point import TFLITE
 from .intrinsics import InstructionSet
 from .requantize import clip_vector, from_float, fused_multiply_add, to_float
+from .rounding import round_vector
 from .spec import COMMON, EACH, ConvSpec, ConvWeights
 from .tir import T, arg, lanes_at, splat, store
 
@@ -79,8 +80,12 @@ class Epilogue:
             value = T.cast(acc, f"float32x{lanes}") * self.multiplier[lanes_at(channel, lanes)]
         if self.residual is not None:
             value = self._add_residual(value, n, channel, oh, ow)
-        low, high = self.bounds[0], self.bounds[1]
-        stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
+        if spec.epilogue.saturates:
+            steps = round_vector(value, spec.out.rounding, self.isa)
+            stored = saturated(steps + splat(_offset(spec), "int32", lanes), lanes)
+        else:
+            low, high = self.bounds[0], self.bounds[1]
+            stored = from_float(value, low, high, spec.out, self.isa, spec.epilogue.clip)
         store(self.output, spec.out.vector_at(n, channel, oh, ow, lanes), stored)
 
     def _store_in_integers(self, acc, n, channel, oh, ow) -> None:
@@ -147,7 +152,7 @@ class FixedPoint:
 
 
 def _offset(spec: ConvSpec) -> int:
-    """What `FixedPoint` adds to the steps."""
+    """What is added to the steps."""
     return spec.out.zero_point - (128 if spec.epilogue.saturates else 0)
 
 

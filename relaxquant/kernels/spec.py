@@ -173,7 +173,9 @@ class EpilogueSpec:
         Under ``"tflite"``, whether a multiplier is one that `fixed_point.multiply_at_once` does not
         take.
     saturates : bool
-        Under ``"tflite"``, whether the bounds are those of the output's dtype.
+        Whether uint8 outputs are bounded by their dtype alone, so that it is enough to saturate
+        when they are stored. There is no residual then, and no multiplier above a half, so that
+        values fit int32 before.
     """
 
     residual: TensorSpec | None = None

@@ -28,6 +28,7 @@ from .fixed_point import quantize_multiplier, round_half_away
 from .graph import Node, Value
 
 INT32_MAX = 2**31 - 1
+MOST_THAT_SATURATES = 0.5  # times any int32, and 255 more, is an int32 still
 LIMITS = {**INTEGERS, "int8": (-128, 127)}  # int8 only where the caller gives or takes it
 
 
@@ -56,6 +57,11 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
             step_by_step=not takes_at_once(multipliers(node)[1]),
             saturates=_integer_bounds(node) == _ends(node.output),
         )
+    elif node.integer and node.output.is_quantized and not residual:
+        small = (float_multiplier(node) <= MOST_THAT_SATURATES).all()
+        unbounded = bounds(node.output, node.clip) == _ends(node.output)
+        uint8 = node.output.dtype == "uint8"
+        epilogue = replace(epilogue, saturates=bool(uint8 and small and unbounded))
     return ConvSpec(
         batch=batch,
         data=node.inputs[0].spec,

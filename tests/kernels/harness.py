@@ -22,6 +22,7 @@ from relaxquant.kernels.spec import ConvSpec, ConvWeights, EpilogueSpec, TensorS
 from relaxquant.kernels.tile import Tile
 from relaxquant.kernels.weight_store import bits_of_panels
 from relaxquant.lower.fixed_point import quantize_multiplier
+from relaxquant.lower.realize import MOST_THAT_SATURATES
 
 # One CPU for each instruction set. The levels of the x86-64 psABI hold nothing but the features in
 # question, so their code runs on every CPU that has those, whoever made it.
@@ -199,14 +200,14 @@ def conv_layer(
     batch_size = None if symbolic else batch
     spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
     weights = _conv_weights(rng, spec, weight_max, weight_dtype)
+    unbounded = (weights.low, weights.high) == (0 - out.zero_point, 255 - out.zero_point)
     if weights.shift is not None:
-        ends = 0 - out.zero_point, 255 - out.zero_point
-        epilogue = replace(
-            epilogue,
-            step_by_step=not takes_at_once(weights.shift),
-            saturates=(weights.low, weights.high) == ends,
-        )
-        spec = replace(spec, epilogue=epilogue)
+        step_by_step = not takes_at_once(weights.shift)
+        epilogue = replace(epilogue, step_by_step=step_by_step, saturates=unbounded)
+    elif spec.precision != "fp32" and out_dtype == "uint8" and not residual:
+        saturates = unbounded and weights.multiplier.max() <= MOST_THAT_SATURATES
+        epilogue = replace(epilogue, saturates=bool(saturates))
+    spec = replace(spec, epilogue=epilogue)
     return Layer(
         spec=spec,
         weights=weights,

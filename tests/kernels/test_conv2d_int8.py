@@ -290,6 +290,26 @@ def test_ties_round_to_even(target):
     np.testing.assert_array_equal(outputs, np.rint(np.arange(256) / 2))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("zero_point", [0, 131, 255])
+def test_the_ends_of_int32_saturate(zero_point, target):
+    """Half of the largest accumulators there are, rounded and with the zero point, fit int32."""
+    layer = conv_layer(
+        kernel=(1, 1), channels=1, out_channels=4, size=(3, 5), out_zero_point=zero_point
+    )
+    weights = replace(
+        layer.weights,
+        weight=np.zeros_like(layer.weights.weight),
+        bias=np.array([-(2**31), 2**31 - 1, -300, 300], np.int32),
+        multiplier=np.full(4, 0.5, np.float32),
+    )
+    layer = replace(layer, weights=weights)
+    assert layer.spec.epilogue.saturates
+    check(layer, target, "direct")
+    outputs = run_layer(layer, target, spatial_pack)[0, :, 0, 0]
+    assert outputs.tolist()[:2] == [0, 255]
+
+
 def test_depthwise_takes_one_kernel_a_channel_only():
     """Channel multipliers and groups go to other schedules instead of being computed wrongly."""
     one_each = conv_layer(channels=20, out_channels=20, groups=20).spec
