@@ -6,6 +6,8 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst, Op
 
+from ..errors import ModelError
+
 
 class Rewriter:
     """Emits ``main`` again, binding by binding."""
@@ -22,6 +24,7 @@ class Rewriter:
             with self.bb.dataflow():
                 for block in main.body.blocks:
                     for binding in block.bindings:
+                        _check(binding)
                         self.new[binding.var] = self.binding(binding.var, binding.value)
                 output = self.bb.emit_output(self.argument(result))
             self.bb.emit_func_output(output)
@@ -59,6 +62,20 @@ class Rewriter:
         if isinstance(expression, relax.Tuple):
             return relax.Tuple([self.argument(field) for field in expression.fields])
         return expression
+
+
+def _check(binding) -> None:
+    """ModelError for what is not straight-line code over tensors of known shape."""
+    if isinstance(binding, relax.MatchCast):
+        raise ModelError(
+            f"the shape of {binding.var.name} is computed at run time: export the model with "
+            "static shapes, or give them (from_onnx: shapes=)"
+        )
+    if isinstance(binding.value, relax.If):
+        raise ModelError(
+            f"{binding.var.name} is the result of control flow, which kernels cannot be chosen "
+            "for: export the model with the branch that is taken"
+        )
 
 
 def operator_of(value) -> str | None:

@@ -169,3 +169,18 @@ def test_part_of_a_range_is_a_clip():
     module = rq.frontends.from_exported_program(program_of(narrow, x))
     values = np.unique(rq.compile(module)(x))
     assert np.allclose(values, 0.1 * (np.arange(16) - 3), atol=1e-6)
+
+
+def test_zero_points_of_channels_may_be_left_out():
+    weight, scale = torch.randint(-127, 128, (6, 4, 3, 3), dtype=torch.int8), torch.rand(6) / 99
+
+    def conv(x):
+        codes = quantized.quantize_per_tensor(x, 0.02, 120, 0, 255, torch.uint8)
+        x = quantized.dequantize_per_tensor(codes, 0.02, 120, 0, 255, torch.uint8)
+        w = quantized.dequantize_per_channel(weight, scale, None, 0, -127, 127, torch.int8)
+        return nn.functional.conv2d(x, w)
+
+    x = torch.randn(1, 4, 7, 7)
+    library = rq.compile(rq.frontends.from_exported_program(program_of(conv, x)))
+    assert [record.precision for record in library.kernels if record.macs] == ["int8"]
+    assert signal_to_noise(conv(x).numpy(), library(x)) > 80

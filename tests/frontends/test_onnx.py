@@ -357,6 +357,41 @@ def test_the_package_that_is_missing_is_named(monkeypatch):
         rq.frontends.from_onnx("model.onnx")
 
 
+def test_control_flow_is_one_error():
+    true, branches = np.array(True), []
+    for name, operator in (("then", "Relu"), ("else", "Neg")):
+        node, output = (
+            helper.make_node(operator, ["x"], [name]),
+            helper.make_empty_tensor_value_info,
+        )
+        branches.append(helper.make_graph([node], name, [], [output(name)]))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    model = onnx_models.model([node], (1, 4), {"c": true})
+    with pytest.raises(rq.ModelError, match=r"control flow.*the branch that is taken"):
+        rq.frontends.from_onnx(model)
+
+
+def test_types_without_kernels_stay_float():
+    """Activations of uint16: the network computes what it should, by TVM's own operators."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Conv", ["d", "w"], ["y"]),
+    ]
+    generator = np.random.default_rng(10)
+    constants = {"s": np.float32(1e-4), "z": np.uint16(30000)}
+    constants["w"] = generator.standard_normal((4, 3, 3, 3), np.float32)
+    model = onnx_models.model(nodes, (1, 3, 6, 6), constants)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", 21))
+    x = generator.uniform(-2, 2, (1, 3, 6, 6)).astype(np.float32)
+    library = compiled(model)
+    assert [record.reason for record in library.kernels if record.op == "quantize"] == [
+        "quantize to uint16"
+    ]
+    assert abs(library(x) - onnxruntime_run(model, x)).max() < 1e-4
+
+
 def test_shapes_of_inputs_that_are_not_there():
     with pytest.raises(rq.InputError, match=r"no input 'z' \(there are: x\)"):
         rq.frontends.from_onnx(one_node("Relu"), shapes={"z": (1, 4)})
