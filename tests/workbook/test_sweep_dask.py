@@ -74,14 +74,10 @@ def cluster(tmp_path_factory, notebook):
             process.wait()
 
 
-def test_items_run_on_all_hosts_one_at_a_time_and_a_lost_worker_costs_nothing(
-    cluster, monkeypatch
-):
+def test_items_run_on_all_hosts_one_at_a_time_and_a_lost_worker_costs_nothing(cluster, monkeypatch):
     monkeypatch.setenv(paths.NOTEBOOKS_VARIABLE, str(cluster.home / "nb"))
     out = cluster.home / "sweep"
-    request = sweep.Request(
-        ["05"], given=[("batch", "1,2,3")], out=out, scheduler=cluster.address
-    )
+    request = sweep.Request(["05"], given=[("batch", "1,2,3")], out=out, scheduler=cluster.address)
     screen = io.StringIO()
     outcome = sweep.run(request, Console(file=screen, width=200))
     print(screen.getvalue())
