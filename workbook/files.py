@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from workbook.errors import WorkbookError
+
+Made = TypeVar("Made")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -37,6 +41,41 @@ def write_atomic(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN is refused because JSON has none."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_versioned(
+    folder: Path, name: str, version: int, kind: str, build: Callable[[dict], Made]
+) -> Made:
+    """Read a JSON file that has a ``version``.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it lies.
+    name : str
+        Of the file.
+    version : int
+        That it must have.
+    kind : str
+        What the folder holds, for messages: ``"run"`` or ``"sweep"``.
+    build : callable
+        Makes the result of the content without its version.
+
+    Raises
+    ------
+    WorkbookError
+        Where there is no such file, or it was written by another version.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise WorkbookError(f"{folder} holds no {kind}: it has no {name}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("version") != version:
+            raise ValueError("another version of this program wrote it")
+        return build(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkbookError(f"{path} cannot be read: {error}; start a new {kind}") from None
 
 
 @contextmanager

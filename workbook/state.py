@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workbook.errors import WorkbookError
-from workbook.files import write_json
+from workbook.files import read_versioned, write_json
 
 FILE = "state.json"
 VERSION = 1
@@ -89,17 +88,12 @@ def load(folder: Path) -> State:
     WorkbookError
         Where there is none, or it was written by another version.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise WorkbookError(f"{folder} holds no run: it has no {FILE}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("version") != VERSION:
-            raise ValueError("another version of this program wrote it")
-        entries = {name: Entry(**entry) for name, entry in content.pop("notebooks").items()}
-        return State(**content, notebooks=entries)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WorkbookError(f"{path} cannot be read: {error}; start a new run") from None
+    return read_versioned(folder, FILE, VERSION, "run", _state)
+
+
+def _state(content: dict) -> State:
+    entries = {name: Entry(**entry) for name, entry in content.pop("notebooks").items()}
+    return State(**content, notebooks=entries)
 
 
 def latest(outputs: Path) -> Path:

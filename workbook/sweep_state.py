@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbook.errors import WorkbookError
-from workbook.files import write_json
+from workbook.files import read_versioned, write_json
 
 FILE = "sweep.json"
 VERSION = 1
@@ -104,17 +103,12 @@ def load(folder: Path) -> Sweep:
     WorkbookError
         Where there is none, or it was written by another version.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise WorkbookError(f"{folder} holds no sweep: it has no {FILE}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("version") != VERSION:
-            raise ValueError("another version of this program wrote it")
-        items = {key: Item(**item) for key, item in content.pop("items").items()}
-        return Sweep(**content, items=items)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WorkbookError(f"{path} cannot be read: {error}; start a new sweep") from None
+    return read_versioned(folder, FILE, VERSION, "sweep", _sweep)
+
+
+def _sweep(content: dict) -> Sweep:
+    items = {key: Item(**item) for key, item in content.pop("items").items()}
+    return Sweep(**content, items=items)
 
 
 def latest(outputs: Path) -> Path:
