@@ -14,7 +14,7 @@ import numpy as np
 import relaxquant as rq
 from relaxquant import measure
 from relaxquant.measure import Timings
-from workbook import latency, top5
+from workbook import latency, shares, top5
 from workbook.widths import FP32, Subject
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ def compared(
     for name, config in chosen.items():
         found = measure.Predictions(subject.logits(config), subject.labels).accuracy()
         metric = "top1" if config is None else f"top1, sums {name}"
-        bounds = {"ci_low": 100 * found.low, "ci_high": 100 * found.high}
-        columns = _columns(subject, name) | {"n": found.n}
-        run.record(metric=metric, value=100 * found.value, unit="%", **bounds, **columns)
+        shares.keep(run, metric, found, _columns(subject, name))
         lines.append(
             {
                 "sums": name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import relaxquant as rq
 from relaxquant import measure
+from workbook import shares
 from workbook.widths import AUTO, FP32, PLAIN, Subject, Width
 
 if TYPE_CHECKING:
@@ -141,19 +142,14 @@ def sweep(run: Run, subject: Subject, wanted: Sequence[Setting]) -> list[Result]
 
 
 def _record(run: Run, subject: Subject, result: Result) -> None:
-    columns = subject.columns | {"precision": result.setting.precision, "n": result.top1.n}
+    columns = subject.columns | {"precision": result.setting.precision}
     # Without labels it is fp32's answers that were compared with.
-    metric, top1 = result.setting.metric, result.top1
+    metric = result.setting.metric
     if subject.seen.labels is None:
         metric = metric.replace("top1", "agreement")
-    bounds = {"ci_low": 100 * top1.low, "ci_high": 100 * top1.high}
-    run.record(metric=metric, value=100 * top1.value, unit="%", **bounds, **columns)
+    shares.keep(run, metric, result.top1, columns)
     if result.setting.calibrator == PRESET:
-        change = result.change
-        bounds = {"ci_low": change.low, "ci_high": change.high}
-        run.record(
-            metric=f"{metric}_difference", value=change.points, unit="points", **bounds, **columns
-        )
+        shares.keep_difference(run, result.change, columns, metric)
 
 
 def presets_within(results: Sequence[Result], points: float) -> list[Result]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import relaxquant as rq
 from relaxquant import inspect, zoo
-from workbook import widths
+from workbook import latency, widths
 
 if TYPE_CHECKING:
     import tvm
@@ -209,6 +209,5 @@ def keep_timed(run: Run, variants: Mapping[str, Variant], timed: Mapping[str, Ti
 def keep_stamps(run: Run, timings: Timings, columns: Mapping[str, Any]) -> Ratio:
     """Record what the time stamps cost: the paired ratio of a stamped run and a plain one."""
     ratio = timings.ratio("stamped", "plain")
-    bounds = {"ci_low": ratio.low, "ci_high": ratio.high}
-    run.record(metric="stamp_cost", value=ratio.value, unit="x", n=ratio.n, **bounds, **columns)
+    latency.keep_ratio(run, "stamp_cost", ratio, columns)
     return ratio

@@ -14,6 +14,7 @@ from PIL import ImageOps
 
 import relaxquant as rq
 from relaxquant import measure, zoo
+from workbook import shares
 
 if TYPE_CHECKING:
     import tvm
@@ -97,7 +98,7 @@ def accuracy(
     correct = {}
     for precision, module in (("fp32", pair.fp32), ("w8a8", pair.int8)):
         found = measure.Predictions(_logits(module, seen.x, settings), seen.labels)
-        _record_share(run, "top1", found.accuracy(1), common | {"precision": precision})
+        shares.keep(run, "top1", found.accuracy(1), common | {"precision": precision})
         correct[precision] = found.correct(1)
     return _compare(run, common, correct, seen.source)
 
@@ -107,20 +108,11 @@ def _logits(module, x: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     return measure.predict(library, x, EVALUATION_BATCH)
 
 
-def _record_share(run: Run, metric: str, share: Proportion, columns: Mapping[str, Any]) -> None:
-    bounds = {"ci_low": 100 * share.low, "ci_high": 100 * share.high}
-    run.record(metric=metric, value=100 * share.value, unit="%", n=share.n, **bounds, **columns)
-
-
 def _compare(run: Run, common: dict, correct: dict, source: str) -> Accuracy:
     change = measure.paired_difference(correct["w8a8"], correct["fp32"])
-    bounds = {"ci_low": change.low, "ci_high": change.high}
-    labels = common | {"precision": "w8a8"}
-    run.record(
-        metric="top1_difference", value=change.points, unit="points", n=change.n, **bounds, **labels
-    )
+    shares.keep_difference(run, change, common | {"precision": "w8a8"})
     fp32, int8 = (100 * float(np.mean(correct[p])) for p in ("fp32", "w8a8"))
-    words = f"{change.points:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+    words = shares.words(change)
     untrained = "" if common["trained"] else " (untrained)"
     row = {
         "model": common["model"] + untrained,
@@ -163,10 +155,10 @@ def agreement(
     """
     seen = zoo.evaluation_images(net, count, seed)
     logits = {name: measure.predict(library, seen.x, batch) for name, library in libraries.items()}
-    shares = {name: measure.agreement(logits[name], logits["fp32"]) for name in libraries}
-    for name, share in shares.items():
-        _record_share(run, "agreement", share, columns[name])
-    return shares
+    found = {name: measure.agreement(logits[name], logits["fp32"]) for name in libraries}
+    for name, share in found.items():
+        shares.keep(run, "agreement", share, columns[name])
+    return found
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import relaxquant as rq
 from relaxquant import measure, zoo
 from relaxquant.inspect import LayerBound, layer_bounds
 from relaxquant.kernels.registry import AUTO, SCHEDULES
-from workbook import latency, widths
+from workbook import latency, shares, widths
 from workbook.schedules import REFERENCE
 from workbook.widths import FP32
 
@@ -287,6 +287,4 @@ def keep(run: Run, found: Found) -> None:
         "schedule": choice.schedule, "precision": choice.width, "executor": "graph",
     }  # fmt: skip
     latency.keep(run, found.timings, {choice.timed_as: columns})
-    same = found.same
-    bounds = {"ci_low": 100 * same.low, "ci_high": 100 * same.high}
-    run.record(metric="agreement", value=100 * same.value, unit="%", n=same.n, **bounds, **columns)
+    shares.keep(run, "agreement", found.same, columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from relaxquant.measure import Timings
+    from relaxquant.measure import Ratio, Timings
     from workbook.context import Run
 
 MILLISECONDS = 1e3
@@ -56,10 +56,15 @@ def keep_speedup(
         "inconclusive" in the words where the interval spans 1.
     """
     ratio = timings.ratio(slow, fast)
-    bounds = _interval(ratio.low, ratio.high)
-    run.record(metric="speedup", value=ratio.value, unit="x", n=ratio.n, **bounds, **columns)
+    keep_ratio(run, "speedup", ratio, columns)
     words = f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f}, n={ratio.n})"
     return ratio.value, words + (", inconclusive" if ratio.verdict == "inconclusive" else "")
+
+
+def keep_ratio(run: Run, metric: str, ratio: Ratio, columns: Mapping[str, Any]) -> None:
+    """Record a paired ratio of times with its interval."""
+    bounds = _interval(ratio.low, ratio.high)
+    run.record(metric=metric, value=ratio.value, unit="x", n=ratio.n, **bounds, **columns)
 
 
 def _interval(low: float, high: float) -> dict[str, float]:

@@ -18,6 +18,7 @@ from ..parts import joined
 from .rewriter import Rewriter, is_scalar, operator_of
 
 INT8 = np.iinfo(np.int8)
+CONVOLUTION = 4  # rank of its weights
 DEQUANTIZE, QUANTIZE = "relax.dequantize", "relax.quantize"
 
 
@@ -34,13 +35,16 @@ class Steps:
         return [relax.const(np.float32(self.scale)), relax.const(np.int32(0))]
 
 
-def forced_symmetric(module: tvm.IRModule) -> tvm.IRModule:
+def forced_symmetric(module: tvm.IRModule, per_channel: bool = False) -> tvm.IRModule:
     """The network quantized again with zero points of 0, over the ranges it has.
 
     Parameters
     ----------
     module : tvm.IRModule
         QDQ Relax.
+    per_channel : bool
+        Give convolutions whose weights had zero points a scale for each output channel. One for the
+        whole tensor gets coarser without a zero point, which small weights do not survive.
 
     Returns
     -------
@@ -48,14 +52,18 @@ def forced_symmetric(module: tvm.IRModule) -> tvm.IRModule:
         QDQ Relax with the same inputs and outputs. Activations of a range that starts at 0 are
         uint8 with the scale they had; others int8, of the smallest scale that covers the range.
         Weights with zero points become int8 over their largest magnitude, per tensor or channel as
-        they were; int8 ones without stay. Biases are float constants, which lowering rounds to
-        whole steps of a layer's sum. What is returned keeps its integers, and so does an
-        activation that something else than a dequantize reads.
+        they were if not told otherwise; int8 ones without stay. Biases are float constants, which
+        lowering rounds to whole steps of a layer's sum. What is returned keeps its integers, and so
+        does an activation that something else than a dequantize reads.
     """
-    return _Symmetric().rewrite(joined(module))
+    return _Symmetric(per_channel).rewrite(joined(module))
 
 
 class _Symmetric(Rewriter):
+    def __init__(self, per_channel: bool):
+        super().__init__()
+        self.per_channel = per_channel
+
     def rewrite(self, module: tvm.IRModule) -> tvm.IRModule:
         self.steps: dict[relax.Var, Steps] = {}  # a quantized variable -> how it is quantized now
         self.kept = _read_otherwise(module["main"])
@@ -73,7 +81,7 @@ class _Symmetric(Rewriter):
     def _dequantize(self, var: relax.Var, value: relax.Call):
         source = value.args[0]
         if isinstance(source, GenericConst):
-            return _weights(self, var, value)
+            return self._constant(var, value)
         if source in self.steps:
             return self._dequantized(self.argument(source), self.steps[source], var)
         # An input, or what is returned, too: its integers are a caller's, and only then made ours.
@@ -83,6 +91,19 @@ class _Symmetric(Rewriter):
         steps = _steps(value, source.ty.dtype.dtype)
         return self._dequantized(self._quantized(floats, steps, var), steps, var)
 
+    def _constant(self, var: relax.Var, value: relax.Call):
+        """Weights, their integers symmetric; a bias (int32) as floats."""
+        integers, _, zero_point = (each.value.numpy() for each in value.args[:3])
+        if integers.dtype.itemsize > 1:
+            return relax.const(_floats(value).astype(np.float32))
+        if integers.dtype == np.int8 and not zero_point.any():
+            return self.emit(value, var)
+        axis = int(value.attrs["axis"])
+        by_channel = zero_point.size > 1 or (self.per_channel and integers.ndim == CONVOLUTION)
+        array, steps = _symmetric(_floats(value), axis if by_channel else None)
+        parts = [relax.const(each) for each in (array, steps, np.int32(0))]
+        return self.emit(R.dequantize(*parts, axis=axis), var)
+
     def _quantized(self, floats, steps: Steps, like: relax.Var):
         return self.emit(R.quantize(floats, *steps.arguments, out_dtype=steps.dtype), like)
 
@@ -90,26 +111,25 @@ class _Symmetric(Rewriter):
         return self.emit(R.dequantize(integers, *steps.arguments), like)
 
 
-def _weights(rewriter: Rewriter, var: relax.Var, value: relax.Call):
-    """A constant's dequantize, its integers symmetric; a bias (int32) as floats."""
-    integers, scale, zero_point = (each.value.numpy() for each in value.args[:3])
-    axis = int(value.attrs["axis"])
-    shape = [-1 if i == axis else 1 for i in range(integers.ndim)] if scale.size > 1 else []
-    floats = (integers.astype(np.float64) - _spread(zero_point, shape)) * scale.reshape(shape)
-    if integers.dtype.itemsize > 1:
-        return relax.const(floats.astype(np.float32))
-    if integers.dtype == np.int8 and not zero_point.any():
-        return rewriter.emit(value, var)
-    others = tuple(i for i in range(integers.ndim) if i != axis) if shape else None
-    most = np.abs(floats).max(axis=others, keepdims=bool(shape))
+def _floats(dequantize: relax.Call) -> np.ndarray:
+    """What the integers of a constant stand for, float64."""
+    integers, scale, zero_point = (each.value.numpy() for each in dequantize.args[:3])
+    axis = int(dequantize.attrs["axis"])
+    shape = [-1 if i == axis else 1 for i in range(integers.ndim)]
+    scale, zero_point = (
+        each.reshape(shape if each.size > 1 else []).astype(np.float64)
+        for each in (scale, zero_point)
+    )
+    return (integers - zero_point) * scale
+
+
+def _symmetric(floats: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """int8 of the largest magnitude and its scale, float32; with an axis one for each index."""
+    others = None if axis is None else tuple(i for i in range(floats.ndim) if i != axis)
+    most = np.abs(floats).max(axis=others, keepdims=axis is not None)
     steps = np.where(most > 0, most / INT8.max, 1.0).astype(np.float32)
     array = np.clip(np.rint(floats / steps), -INT8.max, INT8.max).astype(np.int8)
-    arguments = [array, steps.reshape(-1) if shape else steps.reshape(()), np.int32(0)]
-    return rewriter.emit(R.dequantize(*map(relax.const, arguments), axis=axis), var)
-
-
-def _spread(zero_point: np.ndarray, shape: list[int]) -> np.ndarray:
-    return zero_point.reshape(shape if zero_point.size > 1 else [])
+    return array, steps.reshape(() if axis is None else -1)
 
 
 def _steps(call: relax.Call, dtype: str) -> Steps:

@@ -66,6 +66,36 @@ def test_zero_points_are_gone_and_the_values_are_not(kind, weights, depthwise, t
     assert (ours(data) != theirs(data)).any()
 
 
+def kernels(module) -> list[np.ndarray]:
+    """What the weights of all convolutions stand for."""
+    found = []
+
+    def visit(call):
+        if operator_of(call) == "relax.dequantize" and isinstance(call.args[0], GenericConst):
+            array, scale, zero_point = (each.value.numpy() for each in call.args[:3])
+            if array.dtype.itemsize == 1:
+                steps = scale.reshape([-1, 1, 1, 1]) if scale.size > 1 else scale
+                found.append((array.astype(float) - zero_point) * steps)
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return found
+
+
+def test_a_scale_for_each_channel_keeps_small_weights(tmp_path):
+    network, _, y = two_layers(UINT8, ("uint8", 140, False))
+    for tensor in network.tensors:
+        if tensor.data is not None and tensor.data.dtype == np.uint8:
+            tensor.data[::2] = 140 + tensor.data[::2] % 8  # far below the largest, 140 steps
+    module = imported(network, y, tmp_path)
+    worst = {}
+    for per_channel in (False, True):
+        symmetric = rq.frontends.forced_symmetric(module, per_channel=per_channel)
+        pairs = zip(kernels(symmetric), kernels(module), strict=True)
+        worst[per_channel] = max(np.abs(a - b)[::2].max() / np.abs(b[::2]).max() for a, b in pairs)
+        assert {r.precision for r in rq.compile(symmetric, threads=1).kernels if r.macs} == {"int8"}
+    assert worst[True] < 0.5 / 127 + 1e-6 < 1 / 16 < worst[False]
+
+
 def test_a_symmetric_network_stays_as_it_is(tmp_path):
     network = Network()
     x = network.input((1, 6, 6, 8), "int8", 1 / 128, 0)

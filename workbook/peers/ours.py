@@ -12,11 +12,15 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbook.files import replacing
 from workbook.peers import bind
 from workbook.peers.job import Job
 from workbook.peers.registry import Loaded, versions
+
+if TYPE_CHECKING:
+    from relaxquant import Library
 
 
 def artifact(job: Job) -> Path:
@@ -71,13 +75,19 @@ def prepare(jobs: Sequence[Job]) -> None:
 
 def load(job: Job, path: Path) -> Loaded:
     """Load the library for any number of threads."""
-    os.environ["TVM_NUM_THREADS"] = str(job.threads)
+    library = exported(path, job.threads)
+    return Loaded(library, _busiest(library.kernels))
+
+
+def exported(path: Path, threads: int) -> Library:
+    """Load what `Library.export` wrote, for any number of threads, before TVM is imported."""
+    os.environ["TVM_NUM_THREADS"] = str(threads)
     import relaxquant as rq
 
     library = rq.load(path)
-    library.metadata = dataclasses.replace(library.metadata, threads=job.threads)
-    bind.main_thread(job.threads)
-    return Loaded(library, _busiest(library.kernels))
+    library.metadata = dataclasses.replace(library.metadata, threads=threads)
+    bind.main_thread(threads)
+    return library
 
 
 def _busiest(kernels) -> str:

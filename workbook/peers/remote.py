@@ -103,8 +103,43 @@ class Child:
         return f"its process ended with status {code}" + (f": {said[-1][:200]}" if said else "")
 
 
-class Worker:
-    """One variant in its process; a variant for `relaxquant.measure.interleaved`.
+class Timed:
+    """A network in a process of its own; a variant for `relaxquant.measure.interleaved`.
+
+    Parameters
+    ----------
+    module : str
+        Serves as `worker.serve` does.
+    environment : mapping
+        Variables on top of the present ones.
+    **first
+        The first request: what to load.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str], **first: Any) -> None:
+        self._child = Child(module, environment)
+        self._child.send(**first)
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it has loaded; return what it says of itself."""
+        return self._child.receive(LOAD_S)
+
+    def __call__(self) -> None:
+        """Run once."""
+        self.elapsed_ns(1)
+
+    def elapsed_ns(self, calls: int) -> int:
+        """Run `calls` times; return the nanoseconds it took, by the child's own clock."""
+        self._child.send(calls=calls)
+        return self._child.receive(SAMPLE_S)["elapsed_ns"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.close()
+
+
+class Worker(Timed):
+    """One variant of a network of the zoo.
 
     Parameters
     ----------
@@ -119,23 +154,6 @@ class Worker:
         environment = dict.fromkeys(VARIABLES, str(job.threads)) | peer.environment
         if job.isa:
             environment |= peer.avx2 or {}
-        self._child = Child("workbook.peers.worker", environment)
         path = peer.adapter().artifact(job)
-        self._child.send(job=job.dumps(), path=path and str(path), images=images)
-
-    def ready(self) -> dict[str, Any]:
-        """Wait until it has loaded; return what it says of itself."""
-        return self._child.receive(LOAD_S)
-
-    def __call__(self) -> None:
-        """Run once."""
-        self.elapsed_ns(1)
-
-    def elapsed_ns(self, calls: int) -> int:
-        """Run `calls` times; return the nanoseconds it took, by the worker's own clock."""
-        self._child.send(calls=calls)
-        return self._child.receive(SAMPLE_S)["elapsed_ns"]
-
-    def close(self) -> None:
-        """End the process."""
-        self._child.close()
+        first = {"job": job.dumps(), "path": path and str(path), "images": images}
+        super().__init__("workbook.peers.worker", environment, **first)

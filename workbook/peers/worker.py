@@ -27,12 +27,23 @@ FP32_TOLERANCE = 1e-2
 
 
 def main() -> None:
-    """Load, then answer until the line is closed."""
+    """Serve the job of the first request."""
+    serve(lambda first: _ready(Job.loads(first["job"]), first["path"], first["images"]))
+
+
+def serve(ready: Callable[[dict], tuple[Callable[[], np.ndarray], dict]]) -> None:
+    """Load, then answer until the line is closed.
+
+    Parameters
+    ----------
+    ready : callable
+        Given the first request, returns what to time and what to say of it.
+    """
     stream = channel.claim_stdout()
     requests = channel.requests()
     first = next(requests)
     try:
-        run, about = _ready(Job.loads(first["job"]), first["path"], first["images"])
+        run, about = ready(first)
     except Exception as error:
         channel.answer(stream, ok=False, reason=channel.reason(error))
         return
