@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from relaxquant.measure import Ratio, Timings
-from workbook.peers import compare, plan
+from relaxquant.measure.intervals import wilson
+from workbook.peers import compare, figure, plan
 from workbook.peers.compare import DIRECT, INCONCLUSIVE, MET, MISSED
 from workbook.peers.job import Job
 from workbook.peers.scenario import Found
@@ -66,6 +68,15 @@ def test_few_bits_are_judged_against_direct_int8(variants, default, base):
     assert judged.second == base
     assert judged.at_most == compare.targets()["resnet18", 1, "w4a4", "ours", "ours direct w8a8"]
     assert judged.verdict == MET
+
+
+def test_every_precision_of_the_plan_has_its_bar():
+    scene = found(*BEST, FEW)
+    scene.agreement = {name: wilson(9, 10) for name in scene.jobs}
+    drawn = figure.bars(scene)
+    bars = [bar.get_facecolor() for bar in drawn.axes[0].patches]
+    pyplot.close(drawn)
+    assert len(bars) == len(set(bars)) == 3
 
 
 def test_direct_is_judged_against_direct_and_best_against_best_is_not():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROLES = {"fp32": "fp32", "w8a8": "int8 graph"}
+FEW_BITS = "other"  # of widths below 8
 
 
 def bars(found: Found, unit: str = "milliseconds for one batch") -> Figure:
@@ -53,7 +54,7 @@ def _draw(axes, found: Found, names: list[str], values, whiskers, text: str) -> 
         names,
         values,
         xerr=whiskers,
-        color=[colour(ROLES[job.precision]) for job in jobs],
+        color=[colour(ROLES.get(job.precision, FEW_BITS)) for job in jobs],
         error_kw={"lw": 1},
     )
     for bar, job in zip(drawn, jobs, strict=True):
