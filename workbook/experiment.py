@@ -97,7 +97,7 @@ def accuracy(
     correct = {}
     for precision, module in (("fp32", pair.fp32), ("w8a8", pair.int8)):
         found = measure.Predictions(_logits(module, seen.x, settings), seen.labels)
-        _record_share(run, "top1", found.accuracy(1), common | {"precision": precision})
+        keep_share(run, "top1", found.accuracy(1), common | {"precision": precision})
         correct[precision] = found.correct(1)
     return _compare(run, common, correct, seen.source)
 
@@ -107,7 +107,8 @@ def _logits(module, x: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     return measure.predict(library, x, EVALUATION_BATCH)
 
 
-def _record_share(run: Run, metric: str, share: Proportion, columns: Mapping[str, Any]) -> None:
+def keep_share(run: Run, metric: str, share: Proportion, columns: Mapping[str, Any]) -> None:
+    """Record a share of images with its interval, in percent."""
     bounds = {"ci_low": 100 * share.low, "ci_high": 100 * share.high}
     run.record(metric=metric, value=100 * share.value, unit="%", n=share.n, **bounds, **columns)
 
@@ -165,7 +166,7 @@ def agreement(
     logits = {name: measure.predict(library, seen.x, batch) for name, library in libraries.items()}
     shares = {name: measure.agreement(logits[name], logits["fp32"]) for name in libraries}
     for name, share in shares.items():
-        _record_share(run, "agreement", share, columns[name])
+        keep_share(run, "agreement", share, columns[name])
     return shares
 
 
