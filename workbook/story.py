@@ -114,7 +114,7 @@ class Story:
         return paper.lines(self.rows, [book.name for book in self.here])
 
     def result_lines(self) -> list[dict[str, Any]]:
-        """A line for each variant that a headline speaks of, with the accuracy that goes with it."""
+        """A line for each variant that a headline speaks of, with its accuracy."""
         said = {book.name: book.said for book in self.here}
         chosen = headline.flagged(self.rows, said)
         return [

@@ -54,7 +54,8 @@ def gain_and_accuracy(rows: Sequence[Row]) -> Figure:
         if row["value"] >= low:
             _point(left, place, row, shade, f"{number(row['value'])}×", "center")
         else:
-            left.text(low, place, f" ◂ {number(row['value'])}×", color=shade, va="center")
+            text = f" ◂ {number(row['value'])}×"
+            left.text(low, place, text, color=shade, va="center", fontsize=8)
         for accuracy in headline.accuracy_rows(row, rows)[:1]:
             name = headline.cell(accuracy).label.removesuffix(" with fp32")
             text = f"{name} {number(accuracy['value'])} %"
@@ -107,7 +108,7 @@ def _is_naive(row: Row) -> bool:
 def _reach(shown: Sequence[Row]) -> tuple[float, float]:
     """Ends of the axis: naive int8, hundreds of times slower, would leave the rest no room."""
     wide = [row["value"] for row in shown if not _is_naive(row)] or [row["value"] for row in shown]
-    return min(*wide, 1) / MARGIN, max(*wide, 1) * MARGIN
+    return min(*wide, 1) / MARGIN**2, max(*wide, 1) * MARGIN
 
 
 def _point(axes: Any, place: int, row: Row, shade: str, text: str, side: str) -> None:
