@@ -100,8 +100,10 @@ def run(request: Request, console: Console) -> Outcome:
     notebooks = select(catalogue, _words(request, current, catalogue))
     parameters = resolve(notebooks, current.requested, current.profile)
     prints = fingerprint.of_notebooks(notebooks, parameters, fingerprint.of_code(paths.root()))
-    earlier = None if request.fresh or request.resume else _earlier(request, notebooks, prints)
+    earlier = _earlier(request, notebooks, prints)
     folder, current = earlier or (folder, current)
+    if not earlier and not request.resume:
+        _check_free(folder)
     log = facts.Log(folder, current)
     folder.mkdir(parents=True, exist_ok=True)
     with Display(console) as display:
@@ -223,8 +225,8 @@ def holds(folder: Path, current: State, name: str, print_: str) -> bool:
 def _earlier(
     request: Request, notebooks: list[Notebook], prints: dict[str, str]
 ) -> tuple[Path, State] | None:
-    """Return the run that this request need not repeat; None where a folder is named."""
-    if request.out is not None:
+    """Return the run that this request need not repeat; None where it says which run it means."""
+    if request.out is not None or request.resume or request.fresh:
         return None
     return unchanged.find(
         paths.outputs_dir(),
@@ -252,11 +254,14 @@ def _begin(request: Request) -> tuple[Path, State]:
     profile = request.profile or "quick"
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = request.out or paths.outputs_dir() / f"{stamp}-{profile}"
+    return folder, State(facts.now(), profile, dict(request.given))
+
+
+def _check_free(folder: Path) -> None:
     if (folder / state.FILE).exists():
         raise WorkbookError(f"{folder} already holds a run: add --resume, or name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkbookError(f"{folder} is not an empty folder: name another")
-    return folder, State(facts.now(), profile, dict(request.given))
 
 
 def _words(request: Request, current: State, catalogue: dict[str, Notebook]) -> list[str]:

@@ -116,3 +116,14 @@ def test_interactive_notebook_is_run_only_where_it_is_named(tmp_path, notebook):
     catalogue = load(tmp_path)
     assert [book.name for book in select(catalogue, [])] == ["01_a"]
     assert [book.name for book in select(catalogue, ["expl", "1"])] == ["01_a", "explore"]
+
+
+def test_notebook_that_gathers_comes_last(tmp_path, notebook):
+    notebook(tmp_path, "01_a", needs=["12_z"])
+    notebook(tmp_path, "12_z")
+    path = notebook(tmp_path, "10_report")
+    node = nbformat.read(path, as_version=4)
+    node.metadata["workbook"] = {"gathers": True}
+    nbformat.write(node, path)
+    assert [book.name for book in select(load(tmp_path), [])] == ["12_z", "01_a", "10_report"]
+    assert [book.name for book in select(load(tmp_path), ["10"])] == ["10_report"]
