@@ -79,7 +79,7 @@ def time_and_shares(
     )
     time.bar_label(bars, [f" {_short(value)} ms" for value in medians], padding=3)
     time.set(xscale="log", xlabel="milliseconds for one batch, log scale")
-    time.margins(x=0.25)
+    time.margins(x=0.32)
     time.invert_yaxis()
     for axes, (label, found) in zip(panels[1:], shares.items(), strict=True):
         _share_bars(axes, names, colours, found)
