@@ -47,21 +47,25 @@ def test_is_valid_and_carries_no_outputs(path):
 
 
 @every
-def test_parameters_are_lines_with_a_literal_and_a_help(path):
+def test_parameters_are_lines_with_type_literal_and_help(path):
     for line in parameters_cell(path).splitlines():
-        found = re.fullmatch(r"(\w+) = (.+?)  # (\S.+)", line)
-        assert found, line
-        ast.literal_eval(found[2])
+        found = re.fullmatch(r"\w+: (str|int|float|bool|list\[\w+\]) = (.+?)  # \S.+", line)
+        assert found, f"{line}: write it as name: type = value  # help"
+        value = ast.literal_eval(found[2])
+        assert type(value).__name__ == found[1].partition("[")[0]
+        if isinstance(value, list):
+            assert {f"list[{type(element).__name__}]" for element in value} <= {found[1]}
 
 
 @every
 def test_papermill_lists_every_parameter_with_type_and_help(path):
     listed = papermill.inspect_notebook(str(path))
-    names = [statement.targets[0].id for statement in ast.parse(parameters_cell(path)).body]
+    names = [statement.target.id for statement in ast.parse(parameters_cell(path)).body]
     assert list(listed) == names
-    for entry in listed.values():
-        assert entry["help"]
-        assert type(ast.literal_eval(entry["default"])) in (str, int, float, bool, list)
+    assert [name for name, entry in listed.items() if not entry["help"]] == []
+    assert {entry["inferred_type_name"] for entry in listed.values()} <= {
+        "str", "int", "float", "bool", "list[str]", "list[int]",
+    }  # fmt: skip
     assert listed["profile"]["default"] == '"quick"'
 
 
