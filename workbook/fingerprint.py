@@ -74,12 +74,11 @@ def of_code(root: Path) -> str:
     Parameters
     ----------
     root : pathlib.Path
-        The checkout: ``relaxquant/``, ``data/``, ``helpers.py`` with the modules it reaches, and
-        ``workbook/peers/``, whose modules are imported by name in other processes.
+        The checkout: ``relaxquant/``, ``data/``, and ``helpers.py`` with the modules it reaches.
     """
     helpers = root / "helpers.py"
     files = [helpers, *reached.modules([helpers.read_text(encoding="utf-8")], root)]
-    for folder in ("relaxquant", "data", "workbook/peers"):
+    for folder in ("relaxquant", "data"):
         files += sorted(path for path in (root / folder).rglob("*") if _counts(path, root))
     versions = [f"{package} {_version(package)}" for package in PACKAGES]
     return hashlib.sha256("\n".join([_of_files(files, root), *versions]).encode()).hexdigest()

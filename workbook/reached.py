@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = "workbook"
+# A package whose modules are also imported by name, in other processes: one reaches all.
+BY_NAME = "peers"
 # Lines that IPython alone understands.
 MAGIC = ("%", "!")
 
@@ -27,8 +29,8 @@ def modules(sources: Iterable[str], root: Path) -> list[Path]:
 
     Notes
     -----
-    Imports inside functions and those for type checking count; what is imported by a name that is
-    put together at run time is not seen.
+    Imports inside functions and those for type checking count. What is imported by a name that is
+    put together at run time is not seen, but of the package `BY_NAME`.
     """
     pending = [name for source in sources for name in _imports(source)]
     found: set[Path] = set()
@@ -37,6 +39,10 @@ def modules(sources: Iterable[str], root: Path) -> list[Path]:
         if path is not None and path not in found:
             found.add(path)
             pending += _imports(path.read_text(encoding="utf-8"))
+            if path.parent.name == BY_NAME:
+                pending += (
+                    f"{PACKAGE}.{BY_NAME}.{other.stem}" for other in path.parent.glob("*.py")
+                )
     return sorted(found)
 
 

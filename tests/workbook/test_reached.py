@@ -12,6 +12,9 @@ FILES = {
     "deep/__init__.py": "",
     "deep/down.py": "X = 1\n",
     "alone.py": "",
+    "peers/__init__.py": "",
+    "peers/plan.py": "",
+    "peers/ours.py": "import workbook.alone",
 }
 
 
@@ -32,6 +35,7 @@ def checkout(tmp_path):
         ("import workbook.later as l", ["deep/down", "later"]),
         ("from workbook.deep import down", ["deep/__init__", "deep/down"]),
         ("%matplotlib inline\n!ls\nfrom workbook import alone", ["__init__", "alone"]),
+        ("import workbook.peers.plan", ["alone", "peers/__init__", "peers/ours", "peers/plan"]),
         ("import numpy\nfrom workbookish import bars", []),
         ("from workbook import nothing_there", ["__init__"]),
         ("this is no Python", []),
