@@ -24,6 +24,8 @@ def lines(target: str, threads: int) -> list[dict[str, str]]:
     said = dict(facts.lines({"machine": about, "load": {"before": about["load"], "after": None}}))
     said = {label: said[label] for label in SHOWN if label in said}
     resolved = relaxquant.target.resolve(target)
-    said["compiled for"] = f"{relaxquant.target.name(resolved)}, {threads} threads"
+    said["compiled for"] = (
+        f"{relaxquant.target.name(resolved)}, {threads} thread{'s' if threads > 1 else ''}"
+    )
     said["load"] = ", ".join(f"{value:.2f}" for value in about["load"] or [])
     return [{"what": label, "here": text} for label, text in said.items() if text]
