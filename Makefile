@@ -25,7 +25,7 @@ env: $(STAMP)  ## make .venv from env/requirements-dev.txt
 
 peers: $(PEERS)  ## add the frameworks that ours is measured against
 
-run: $(STAMP)  ## run all notebooks, quick profile; ARGS='03 -p batch 8 --profile full'
+run: $(STAMP)  ## run all notebooks, quick profile; ARGS='03 -p batch 8 --profile full --fresh'
 	$(BIN)/python -m workbook run $(ARGS)
 
 bench: $(PEERS)  ## time ours against other frameworks; ARGS='--models resnet18 --threads 1'

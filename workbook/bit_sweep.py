@@ -40,6 +40,11 @@ class Setting:
         return "top1" if self.is_plain else f"top1, {self.calibrator}, {self.granularity}"
 
 
+def fp32() -> Setting:
+    """Not quantized: what all others are compared with."""
+    return Setting(FP32, "", "", None)
+
+
 def preset(width: Width) -> Setting:
     """The best preset at a width, as whoever asks for nothing else gets it."""
     config = width.config()
@@ -48,7 +53,7 @@ def preset(width: Width) -> Setting:
 
 def presets(widths: Sequence[Width]) -> list[Setting]:
     """fp32, relay's defaults, and the preset of each width."""
-    return [Setting(FP32, "", "", None), relay(), *(preset(width) for width in widths)]
+    return [fp32(), relay(), *(preset(width) for width in widths)]
 
 
 def relay() -> Setting:
@@ -75,7 +80,7 @@ def settings(
     swept : sequence of Width, optional
         Those of the widths that are not only quantized by preset; default: all.
     """
-    found = [Setting(FP32, "", "", None), relay()]
+    found = [fp32(), relay()]
     for width in widths:
         found.append(preset(width))
         others = product(calibrators, granularities) if swept is None or width in swept else ()

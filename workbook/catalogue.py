@@ -59,6 +59,9 @@ class Notebook:
     interactive : bool
         Whether it is for JupyterLab (metadata ``workbook: {"interactive": true}``), and is run
         without a screen only where it is named.
+    gathers : bool
+        Whether it reads what the other notebooks of its run left, whichever those are (metadata
+        ``workbook: {"gathers": true}``): it is run last, and again when any of that changed.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Notebook:
     parameters: dict[str, Parameter]
     sources: tuple[tuple[str, str], ...]
     interactive: bool = False
+    gathers: bool = False
 
 
 def load(folder: Path) -> dict[str, Notebook]:
@@ -145,7 +149,7 @@ def select(catalogue: dict[str, Notebook], words: Sequence[str]) -> list[Noteboo
 
 
 def _ordered(catalogue: dict[str, Notebook]) -> list[str]:
-    """Order by name, but what is needed comes first."""
+    """Order by name, but what is needed comes first, and what gathers comes last."""
     sorter = TopologicalSorter({n.name: n.needs for n in catalogue.values()})
     try:
         sorter.prepare()
@@ -155,7 +159,9 @@ def _ordered(catalogue: dict[str, Notebook]) -> list[str]:
     order: list[str] = []
     ready: list[str] = []
     while sorter.is_active():
-        ready = sorted([*ready, *sorter.get_ready()])
+        ready = sorted(
+            [*ready, *sorter.get_ready()], key=lambda name: (catalogue[name].gathers, name)
+        )
         order.append(ready.pop(0))
         sorter.done(order[-1])
     return order
@@ -166,14 +172,16 @@ def _read(path: Path) -> Notebook:
         node = nbformat.read(path, as_version=4)
     except Exception as error:
         raise WorkbookError(f"{path.name} is no readable notebook: {error}") from None
+    about = node.metadata.get("workbook", {})
     return Notebook(
         name=path.stem,
         path=path,
         title=_title(node) or path.stem,
-        needs=tuple(node.metadata.get("workbook", {}).get("needs", ())),
+        needs=tuple(about.get("needs", ())),
         parameters=_parameters(path, node),
         sources=tuple((cell.cell_type, cell.source) for cell in node.cells),
-        interactive=bool(node.metadata.get("workbook", {}).get("interactive", False)),
+        interactive=bool(about.get("interactive", False)),
+        gathers=bool(about.get("gathers", False)),
     )
 
 

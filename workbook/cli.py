@@ -57,6 +57,7 @@ def main() -> None:
     is_flag=True,
     help="Run again only what is missing, failed or changed, in --out or the latest run.",
 )
+@click.option("--fresh", is_flag=True, help="Begin a new run, even where nothing changed.")
 @_plain_errors
 def run(
     notebooks: tuple[str, ...],
@@ -64,11 +65,16 @@ def run(
     parameters: tuple[tuple[str, str], ...],
     out: Path | None,
     resume: bool,
+    fresh: bool,
 ) -> None:
-    """Run NOTEBOOKS (numbers or names; all but interactive if none is named) and their needs."""
+    """Run NOTEBOOKS (numbers or names; all but interactive if none is named) and their needs.
+
+    The same command again goes on with the run that it began, as long as nothing changed since:
+    what ended well is not run a second time.
+    """
     from workbook.runner import Request, run
 
-    request = Request(notebooks, profile, dict(parameters), out, resume)
+    request = Request(notebooks, profile, dict(parameters), out, resume, fresh)
     outcome = run(request, Console())
     click.echo(f"Report: {paths.relative(outcome.index)}")
     sys.exit(outcome.code)

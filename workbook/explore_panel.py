@@ -184,14 +184,16 @@ def show(run: Run, explorer: Explorer, first: Choice) -> Panel | None:
         display(panel.widget)
         return panel
     found = explorer.find(first)
-    how = f"median of {explore.REPEATS} instrumented runs, {run.threads} threads"
+    how = f"median of instrumented runs, {run.threads} threads"
+    caption = f"{RATES}: {_words(first)}"
     run.figure(
-        explore_plots.rates(found), "rates", caption=f"{RATES}: {_words(first)}", protocol=how
+        explore_plots.rates(found), "rates", caption=caption, n=explore.REPEATS, protocol=how
     )
     run.table(
         [layer.line() for layer in found.layers], f"What runs: {_words(first)}", name="kernels"
     )
-    run.figure(explore_plots.pictures(found), "pictures", caption=SEEN, protocol="")
+    shown = min(len(found.captions), explore_plots.PICTURES)
+    run.figure(explore_plots.pictures(found), "pictures", caption=SEEN, n=shown, protocol="")
     return None
 
 

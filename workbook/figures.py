@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # every figure. The two greys differ in lightness, so they survive a black-and-white print.
 COLOURS = {
     "torch": "#E69F00",
-    "stock TVM": "#9A9A9A",
+    "stock TVM": "#C0C0C0",
     "fp32": "#0072B2",
     "naive int8": "#D55E00",
     "int8 vm": "#56B4E9",

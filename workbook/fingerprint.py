@@ -9,18 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from workbook import paths, reached
 from workbook.catalogue import Notebook
 
-# The part of this package a notebook runs through; the runner and the report may change freely.
-RECORDING = (
-    "context.py",
-    "display.py",
-    "figures.py",
-    "notes.py",
-    "store.py",
-    "tables.py",
-    "threads.py",
-)
 PACKAGES = (
     "apache-tvm", "apache-tvm-ffi", "torch", "torchvision", "numpy",
     "onnx", "onnxruntime", "openvino", "nncf", "torchao", "ai-edge-litert",
@@ -35,7 +26,8 @@ def of_notebook(
     Parameters
     ----------
     notebook : Notebook
-        Its cells' sources count; their outputs do not.
+        Its cells' sources count, and the modules of this package that they reach; their outputs
+        do not.
     parameters : mapping
         Those passed to it.
     needs : iterable of str
@@ -48,7 +40,9 @@ def of_notebook(
     str
         64 hexadecimal digits.
     """
-    parts = [notebook.name, notebook.sources, dict(parameters), sorted(needs), code]
+    cells = [source for kind, source in notebook.sources if kind == "code"]
+    modules = _of_files(reached.modules(cells, paths.root()), paths.root())
+    parts = [notebook.name, notebook.sources, dict(parameters), sorted(needs), modules, code]
     text = json.dumps(parts, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -75,24 +69,27 @@ def of_notebooks(
 
 
 def of_code(root: Path) -> str:
-    """Return the fingerprint of all that notebooks call: library, helpers, data, packages.
+    """Return the fingerprint of all that every notebook calls: library, helpers, data, packages.
 
     Parameters
     ----------
     root : pathlib.Path
-        The checkout: ``helpers.py``, ``relaxquant/``, ``data/``, and of ``workbook/`` the folder
-        ``peers/`` and the modules of `RECORDING`.
+        The checkout: ``relaxquant/``, ``data/``, and ``helpers.py`` with the modules it reaches.
     """
-    files = [root / "helpers.py", *(root / "workbook" / name for name in RECORDING)]
-    for folder in ("relaxquant", "data", "workbook/peers"):
+    helpers = root / "helpers.py"
+    files = [helpers, *reached.modules([helpers.read_text(encoding="utf-8")], root)]
+    for folder in ("relaxquant", "data"):
         files += sorted(path for path in (root / folder).rglob("*") if _counts(path, root))
+    versions = [f"{package} {_version(package)}" for package in PACKAGES]
+    return hashlib.sha256("\n".join([_of_files(files, root), *versions]).encode()).hexdigest()
+
+
+def _of_files(files: Iterable[Path], root: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         if path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
-    for package in PACKAGES:
-        digest.update(f"{package} {_version(package)}\n".encode())
     return digest.hexdigest()
 
 

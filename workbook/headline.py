@@ -99,6 +99,11 @@ def accuracies(row: Mapping[str, Any], rows: Iterable[Row]) -> list[Cell]:
     rows : iterable of dict
         Candidates.
     """
+    return [cell(found) for found in accuracy_rows(row, rows)]
+
+
+def accuracy_rows(row: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that `accuracies` prints, top-1 first."""
     best: dict[str, tuple[int, Row]] = {}
     for other in rows:
         if not store.is_accuracy(other) or not _same_outputs(row, other):
@@ -106,7 +111,7 @@ def accuracies(row: Mapping[str, Any], rows: Iterable[Row]) -> list[Cell]:
         agreed = sum(row[c] == other[c] for c in (*VARIANT, "batch", "notebook"))
         if other["metric"] not in best or agreed > best[other["metric"]][0]:
             best[other["metric"]] = (agreed, other)
-    return [cell(best[name][1]) for name in store.ACCURACY_METRICS if name in best]
+    return [best[name][1] for name in store.ACCURACY_METRICS if name in best]
 
 
 def cell(row: Mapping[str, Any]) -> Cell:

@@ -37,7 +37,7 @@ def noise_by_layer(reports: Mapping[str, DebugReport]) -> Figure:
 def sensitivity(ranked: Sensitivity) -> Figure:
     """Bars of what each layer alone costs, the costliest first; convolutions and dense layers."""
     figure, axes = pyplot.subplots(figsize=(8.4, 3.6))
-    shades = {"nn.conv2d": colour("int8 graph"), "matmul": colour("torch")}
+    shades = {"nn.conv2d": colour("int8 graph"), "matmul": colour("other")}
     for op, shade in shades.items():
         places = [place for place, row in enumerate(ranked) if row.op == op]
         heights = [ranked[place].kl for place in places]

@@ -6,6 +6,7 @@ Ratios only: the paper's milliseconds are another machine's.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,13 +50,19 @@ class Claim:
 
 @dataclass
 class Line:
-    """A claim as it is shown; `ours` is None where this run did not measure it."""
+    """A claim as it is shown; `ours` is None where this run did not measure it.
+
+    `ratio` is the published one as a number, `measured` ours with the ends of its interval, which
+    are nan where the ratio is one of two medians.
+    """
 
     what: str
     place: str
     published: str
     notebook: str
+    ratio: float = math.nan
     ours: Cell | None = None
+    measured: tuple[float, float, float] | None = None
     accuracy: list[Cell] = field(default_factory=list)
     untrained: bool = False
 
@@ -129,7 +136,7 @@ def _line(claim: Claim, rows: Sequence[Row]) -> Line | None:
     over, under = (_least(table, claim.metric, side) for side in (claim.over, claim.under))
     ratio = float(over["value"]) / float(under["value"])
     place = over["source"].rpartition(", ")[2]
-    line = Line(claim.what, place, f"{number(ratio)}×", claim.notebook)
+    line = Line(claim.what, place, f"{number(ratio)}×", claim.notebook, ratio)
     own = [row for row in rows if row["notebook"] == claim.notebook]
     same = [row for row in own if row["model"] == over["model"]]
     if not same and any(row["model"] for row in own):
@@ -138,9 +145,17 @@ def _line(claim: Claim, rows: Sequence[Row]) -> Line | None:
     if all(parts):
         first, last = parts[0], parts[-1]
         line.ours = headline.cell(first) if len(parts) == 1 else _ratio(first, last)
+        line.measured = _numbers(first, last)
         line.accuracy = headline.accuracies(last, rows)
         line.untrained = last["trained"] is False
     return line
+
+
+def _numbers(over: Row, under: Row) -> tuple[float, float, float]:
+    if over is not under:
+        return over["value"] / under["value"], math.nan, math.nan
+    low, high = (math.nan if over[end] is None else over[end] for end in ("ci_low", "ci_high"))
+    return over["value"], low, high
 
 
 def _ratio(over: Row, under: Row) -> Cell:

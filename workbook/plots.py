@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from relaxquant.measure import Timings
 
+ROOM_FOR_WORDS = 40  # percent; a shorter bar has its figure behind it
+
 
 def latency_bars(timings: Timings, roles: Mapping[str, str], *, log: bool = False) -> Figure:
     """Horizontal bars of median latency in ms with inter-quartile whiskers.
@@ -44,6 +46,63 @@ def latency_bars(timings: Timings, roles: Mapping[str, str], *, log: bool = Fals
         axes.set_xscale("log")
     axes.margins(x=0.18)
     return figure
+
+
+def time_and_shares(
+    timings: Timings,
+    roles: Mapping[str, str],
+    shares: Mapping[str, Mapping[str, tuple[float, float, float]]],
+) -> Figure:
+    """Median latency of each variant, and beside it what share of something it has, in percent.
+
+    Parameters
+    ----------
+    timings : relaxquant.measure.Timings
+        An interleaved run.
+    roles : mapping
+        Variant -> role in the palette; only these are drawn, in this order.
+    shares : mapping
+        Label of a panel -> variant -> value and the ends of its interval, in percent; a variant
+        without one is left blank.
+    """
+    names = list(roles)
+    figure, panels = pyplot.subplots(
+        1, 1 + len(shares), sharey=True, figsize=(9.6, 1.2 + 0.5 * len(names)),
+        width_ratios=[3, *[1.3] * len(shares)],
+    )  # fmt: skip
+    colours = [colour(role) for role in roles.values()]
+    medians = np.array([timings.median(name) for name in names]) * 1e3
+    quartiles = np.array([timings.quartiles(name) for name in names]).T * 1e3
+    time = panels[0]
+    bars = time.barh(
+        names, medians, xerr=np.abs(quartiles - medians), color=colours, ecolor="black"
+    )
+    time.bar_label(bars, [f" {_short(value)} ms" for value in medians], padding=3)
+    time.set(xscale="log", xlabel="milliseconds for one batch, log scale")
+    time.margins(x=0.32)
+    time.invert_yaxis()
+    for axes, (label, found) in zip(panels[1:], shares.items(), strict=True):
+        _share_bars(axes, names, colours, found)
+        axes.set_xlabel(label)
+    for axes in panels:
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _share_bars(
+    axes: Any, names: Sequence[str], colours: Sequence[str], found: Mapping[str, tuple]
+) -> None:
+    for name, shade in zip(names, colours, strict=True):
+        if name in found:
+            value, low, high = found[name]
+            whiskers = [[value - low], [high - value]]
+            bar = axes.barh(name, value, xerr=whiskers, color=shade, ecolor="black")
+            inside = value > ROOM_FOR_WORDS
+            axes.bar_label(
+                bar, [f"{value:.4g} %"], label_type="center" if inside else "edge", padding=3,
+                color="white" if inside else "black", fontsize=8,
+            )  # fmt: skip
+    axes.set_xlim(0, 105)
 
 
 def _short(value: float) -> str:

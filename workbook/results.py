@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from workbook import notes, store
 from workbook.context import notes_file, rows_file
 from workbook.execute import executed_file
 from workbook.export import pages_of
-from workbook.state import State
+from workbook.state import OK, State
 
 FILE = "results.csv"
 
@@ -32,6 +33,28 @@ def complete(folder: Path, name: str) -> bool:
     """Return whether everything a finished notebook left is still there."""
     executed = executed_file(folder, name)
     return all(path.is_file() for path in (executed, *pages_of(executed), *_noted(folder, name)))
+
+
+def others(folder: Path, name: str, state: State) -> str:
+    """Return a digest of how the other notebooks of a run ended, and of what they left.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's folder.
+    name : str
+        The notebook that reads it.
+    state : State
+        The run's.
+    """
+    digest = hashlib.sha256()
+    for other, entry in state.notebooks.items():
+        if other != name:
+            digest.update(f"{other} {entry.status}\n".encode())
+            for path in (rows_file(folder, other), notes_file(folder, other)):
+                content = path.read_bytes() if path.is_file() and entry.status == OK else b""
+                digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
 
 
 def clear(folder: Path, name: str) -> None:

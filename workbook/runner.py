@@ -12,7 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from workbook import execute, export, facts, fingerprint, paths, report, results, state
+from workbook import (
+    execute,
+    export,
+    facts,
+    fingerprint,
+    paths,
+    report,
+    results,
+    state,
+    unchanged,
+)
 from workbook.catalogue import Notebook, find, load, select
 from workbook.errors import WorkbookError
 from workbook.parameters import resolve
@@ -33,9 +43,12 @@ class Request:
     given : dict
         Parameter name -> text.
     out : pathlib.Path or None
-        The run's folder; None means a new one, or with `resume` the latest.
+        The run's folder; None means that of an earlier run with nothing changed since, else a new
+        one, or with `resume` the latest.
     resume : bool
         Run again only what is missing, failed or changed.
+    fresh : bool
+        Begin a new run in any case.
     """
 
     words: Sequence[str] = ()
@@ -43,6 +56,7 @@ class Request:
     given: dict[str, str] = field(default_factory=dict)
     out: Path | None = None
     resume: bool = False
+    fresh: bool = False
 
 
 @dataclass
@@ -85,13 +99,19 @@ def run(request: Request, console: Console) -> Outcome:
     catalogue = load(paths.notebooks_dir())
     notebooks = select(catalogue, _words(request, current, catalogue))
     parameters = resolve(notebooks, current.requested, current.profile)
+    prints = fingerprint.of_notebooks(notebooks, parameters, fingerprint.of_code(paths.root()))
+    earlier = _earlier(request, notebooks, prints)
+    folder, current = earlier or (folder, current)
+    if not earlier and not request.resume:
+        _check_free(folder)
     log = facts.Log(folder, current)
     folder.mkdir(parents=True, exist_ok=True)
     with Display(console) as display:
+        if earlier:
+            display.note(f"going on with {folder.name}, nothing changed; --fresh runs all anew")
         for name in _added(request, current, catalogue, notebooks):
             display.note(f"{name} is added: a notebook of this run needs it")
-        session = _Session(folder, current, log, display)
-        interrupted = session.run(notebooks, parameters)
+        interrupted = _Session(folder, current, log, display).run(notebooks, parameters, prints)
     return Outcome(folder, report.build(folder), current, interrupted)
 
 
@@ -100,12 +120,12 @@ class _Session:
 
     def __init__(self, folder: Path, current: State, log: facts.Log, display: Display) -> None:
         self.folder, self.state, self.log, self.display = folder, current, log, display
-        self._code = fingerprint.of_code(paths.root())
 
-    def run(self, notebooks: list[Notebook], parameters: dict[str, dict]) -> bool:
+    def run(
+        self, notebooks: list[Notebook], parameters: dict[str, dict], prints: dict[str, str]
+    ) -> bool:
         """Run what has to be run; return whether it was interrupted."""
-        prints = fingerprint.of_notebooks(notebooks, parameters, self._code)
-        todo = [n for n in notebooks if not holds(self.folder, self.state, n.name, prints[n.name])]
+        todo = self._todo(notebooks, prints)
         for notebook in notebooks:
             entry = Entry(INTERRUPTED, notebook.title, parameters[notebook.name])
             entry.fingerprint = prints[notebook.name]
@@ -114,6 +134,12 @@ class _Session:
                 entry.reason = "not reached"
                 self.state.notebooks[notebook.name] = entry
         self._order(notebooks)
+        if not todo:
+            # run.json is of the run that measured: its load and its revision stay.
+            self.state.save(self.folder)
+            for notebook in notebooks:
+                self.display.kept(notebook.name)
+            return False
         self._save(finished=False)
         try:
             with terminate_as_interrupt():
@@ -124,6 +150,12 @@ class _Session:
             return True
         self._save(finished=True)
         return False
+
+    def _todo(self, notebooks: list[Notebook], prints: dict[str, str]) -> list[Notebook]:
+        stale = {
+            n.name for n in notebooks if not holds(self.folder, self.state, n.name, prints[n.name])
+        }
+        return [n for n in notebooks if n.name in stale or (stale and n.gathers)]
 
     def _one(self, notebook: Notebook, todo: bool) -> None:
         if not todo:
@@ -144,6 +176,8 @@ class _Session:
 
     def _execute(self, notebook: Notebook, entry: Entry) -> None:
         entry.status, entry.started, entry.revision = RUNNING, facts.now(), self.log.revision
+        if notebook.gathers:
+            entry.gathered = results.others(self.folder, notebook.name, self.state)
         self.state.save(self.folder)
         self.display.begin(notebook.name)
         begun = time.monotonic()
@@ -183,11 +217,31 @@ def holds(folder: Path, current: State, name: str, print_: str) -> bool:
     entry = current.notebooks.get(name)
     if entry is None or entry.status != OK or entry.fingerprint != print_:
         return False
+    if entry.gathered and entry.gathered != results.others(folder, name, current):
+        return False
     return results.complete(folder, name)
+
+
+def _earlier(
+    request: Request, notebooks: list[Notebook], prints: dict[str, str]
+) -> tuple[Path, State] | None:
+    """Return the run that this request need not repeat; None where it says which run it means."""
+    if request.out is not None or request.resume or request.fresh:
+        return None
+    return unchanged.find(
+        paths.outputs_dir(),
+        profile=request.profile or "quick",
+        given=request.given,
+        prints=prints,
+        machine=facts.gather()["name"],
+        gatherers=[notebook.name for notebook in notebooks if notebook.gathers],
+    )
 
 
 def _begin(request: Request) -> tuple[Path, State]:
     """Return the run's folder and its state: a new one, or the one to resume."""
+    if request.resume and request.fresh:
+        raise WorkbookError("--resume goes on with a run, --fresh begins one: give one of them")
     if request.resume:
         folder = request.out or state.latest(paths.outputs_dir())
         current = state.load(folder)
@@ -200,18 +254,22 @@ def _begin(request: Request) -> tuple[Path, State]:
     profile = request.profile or "quick"
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = request.out or paths.outputs_dir() / f"{stamp}-{profile}"
+    return folder, State(facts.now(), profile, dict(request.given))
+
+
+def _check_free(folder: Path) -> None:
     if (folder / state.FILE).exists():
         raise WorkbookError(f"{folder} already holds a run: add --resume, or name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkbookError(f"{folder} is not an empty folder: name another")
-    return folder, State(facts.now(), profile, dict(request.given))
 
 
 def _words(request: Request, current: State, catalogue: dict[str, Notebook]) -> list[str]:
     """Return which notebooks are meant; a new parameter on resume is for the whole run."""
     earlier = [name for name in current.notebooks if name in catalogue]
     if request.words and not request.given:
-        return list(request.words)
+        # What the named ones leave is read again by those that gather.
+        earlier = [name for name in earlier if catalogue[name].gathers]
     return [*request.words, *earlier]
 
 

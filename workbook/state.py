@@ -38,6 +38,8 @@ class Entry:
         Why it was skipped.
     error : dict or None
         ``name``, ``value``, ``cell`` (execution count), ``source``.
+    gathered : str
+        Of a notebook that gathers: digest of what it found, see `workbook.results.others`.
     """
 
     status: str
@@ -49,6 +51,7 @@ class Entry:
     revision: str | None = None
     reason: str = ""
     error: dict[str, Any] | None = None
+    gathered: str = ""
 
 
 @dataclass

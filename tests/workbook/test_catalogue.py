@@ -116,3 +116,21 @@ def test_interactive_notebook_is_run_only_where_it_is_named(tmp_path, notebook):
     catalogue = load(tmp_path)
     assert [book.name for book in select(catalogue, [])] == ["01_a"]
     assert [book.name for book in select(catalogue, ["expl", "1"])] == ["01_a", "explore"]
+
+
+def test_notebook_that_gathers_comes_last(tmp_path, notebook):
+    notebook(tmp_path, "01_a", needs=["12_z"])
+    notebook(tmp_path, "12_z")
+    path = notebook(tmp_path, "10_report")
+    node = nbformat.read(path, as_version=4)
+    node.metadata["workbook"] = {"gathers": True}
+    nbformat.write(node, path)
+    assert [book.name for book in select(load(tmp_path), [])] == ["12_z", "01_a", "10_report"]
+    assert [book.name for book in select(load(tmp_path), ["10"])] == ["10_report"]
+
+
+def test_parameter_with_a_type_is_read_like_one_without(tmp_path, notebook):
+    notebook(tmp_path, "01_a", parameters='batches: list[int] = [1, 8]  # images\nplain = "x"')
+    found = load(tmp_path)["01_a"].parameters
+    assert (found["batches"].default, found["batches"].help) == ([1, 8], "images")
+    assert found["plain"].default == "x"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from workbook import fingerprint
+from workbook import fingerprint, paths, reached
 from workbook.catalogue import load
 
 
@@ -42,6 +42,7 @@ def checkout(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
+    (tmp_path / "helpers.py").write_text("from workbook import store")
     return tmp_path
 
 
@@ -78,7 +79,18 @@ def test_package_versions_count(checkout, monkeypatch):
     assert fingerprint.of_code(checkout) != before
 
 
-def test_recording_modules_exist():
-    from workbook import paths
+def test_modules_that_its_cells_reach_count(checkout, notebook, monkeypatch):
+    monkeypatch.setattr(paths, "root", lambda: checkout)
+    (checkout / "workbook" / "bars.py").write_text("import workbook.ink")
+    notebook(checkout / "nb", "01_a", "from workbook import bars")
+    before = of(checkout / "nb")
+    (checkout / "workbook" / "runner.py").write_text("new")
+    assert of(checkout / "nb") == before
+    (checkout / "workbook" / "ink.py").write_text("new")
+    assert of(checkout / "nb") != before
 
-    assert all((paths.root() / "workbook" / name).is_file() for name in fingerprint.RECORDING)
+
+def test_what_helpers_reach_is_there():
+    text = (paths.root() / "helpers.py").read_text()
+    names = {path.stem for path in reached.modules([text], paths.root())}
+    assert {"context", "figures", "notes", "store", "tables", "threads"} <= names

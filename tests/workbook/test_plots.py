@@ -7,6 +7,7 @@ from matplotlib import pyplot
 
 from relaxquant.executors.library import LayerTime
 from relaxquant.lower import KernelRecord
+from relaxquant.measure import Timings
 from workbook import plots
 
 
@@ -33,4 +34,25 @@ def test_share_of_time_ranks_operators_and_sums_calls():
     figure = plots.share_of_time(profile, "fp32")
     widths = [bar.get_width() for bar in figure.axes[0].containers[0]]
     np.testing.assert_allclose(widths, [100.0])  # both are conv2d
+    pyplot.close(figure)
+
+
+def test_time_stands_beside_the_shares_that_there_are():
+    timings = Timings({"a": np.array([1.0, 2.0, 3.0]), "b": np.array([0.1, 0.1, 0.1])})
+    shares = {
+        "right (%)": {"b": (90.0, 80.0, 95.0)},
+        "integer (%)": {"a": (0, 0, 0), "b": (100,) * 3},
+    }
+    figure = plots.time_and_shares(timings, {"a": "fp32", "b": "int8 graph"}, shares)
+    time, right, integer = figure.axes
+    bars = {
+        axes: [bar.get_width() for bar in axes.patches if bar.get_height() > 0]
+        for axes in figure.axes
+    }
+    np.testing.assert_allclose(bars[time], [2000, 100])
+    assert (bars[right], bars[integer]) == ([90], [0, 100])
+    assert [text.get_text() for text in integer.texts] == ["0 %", "100 %"]
+    assert [axes.get_xlabel() for axes in (right, integer)] == list(shares)
+    (whisker,) = right.collections[0].get_segments()
+    np.testing.assert_allclose(whisker[:, 0], [80, 95])
     pyplot.close(figure)
