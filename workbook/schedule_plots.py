@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from relaxquant.inspect import LayerBound
     from relaxquant.measure import Peak
+
+HATCHES = ("", "////", "....")
 
 
 def distinct_rates(profile: Sequence[Any]) -> dict[str, float]:
@@ -45,7 +47,7 @@ def rates_by_layer(
     bounds : mapping
         Precision -> the roofline of each layer if all its bytes came from memory: a tick a layer.
     """
-    colours = _colours(profiles)
+    found = looks(name for schedules in profiles.values() for name in schedules)
     figure, panels = pyplot.subplots(len(profiles), 1, figsize=(9.6, 4.4 * len(profiles)))
     for axes, (precision, schedules) in zip(np.atleast_1d(panels), profiles.items(), strict=True):
         shapes = list(distinct_rates(next(iter(schedules.values()))))
@@ -54,7 +56,7 @@ def rates_by_layer(
             rates = distinct_rates(profile)
             heights = [rates.get(shape, np.nan) for shape in shapes]
             places = np.arange(len(shapes)) + index * width
-            axes.bar(places, heights, width, label=name, color=colours[name])
+            axes.bar(places, heights, width, label=name, ec="white", lw=0, **found[name])
         limit = peak.fastest(precision)
         axes.axhline(limit, color="black", linestyle="--", label="peak of the multiply units")
         _memory_ticks(axes, shapes, bounds[precision], limit)
@@ -67,13 +69,27 @@ def rates_by_layer(
     return figure
 
 
-def _colours(profiles: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, str]:
-    """A colour for each schedule, the same in all panels; the integer Winograd has that of fp32."""
-    names = dict.fromkeys(name for schedules in profiles.values() for name in schedules)
-    families = dict.fromkeys(name.removesuffix("_int") for name in names)
+def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Colour and hatch of each schedule, the same in all panels.
+
+    The integer Winograd looks like that of fp32; where there are more schedules than colours, the
+    colours come again with a hatch.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Schedules, in the order of the legend.
+    """
+    families = {name: name.removesuffix("_int") for name in names}
     shades = list(COLOURS.values())
-    shade = {family: shades[i % len(shades)] for i, family in enumerate(families)}
-    return {name: shade[name.removesuffix("_int")] for name in names}
+    look = {
+        family: {
+            "color": shades[i % len(shades)],
+            "hatch": HATCHES[i // len(shades) % len(HATCHES)],
+        }
+        for i, family in enumerate(dict.fromkeys(families.values()))
+    }
+    return {name: look[family] for name, family in families.items()}
 
 
 def _memory_ticks(axes, shapes: list[str], bounds: Sequence[LayerBound], limit: float) -> None:

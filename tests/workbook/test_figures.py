@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from workbook import proof_plots
+from workbook import proof_plots, schedule_plots
 from workbook.figures import COLOURS, colour
 
 # Machado, Oliveira and Fernandes (2009), complete lack of one cone, in linear RGB.
@@ -72,3 +72,11 @@ def test_the_simulation_finds_what_is_confused():
     assert distance("#9A9A9A", COLOURS["other"], SIGHT["deuteranopia"]) < APART
     assert distance("#9A9A9A", COLOURS["other"], SIGHT["all cones"]) > APART
     assert distance("white", "black", np.eye(3)) > 90
+
+
+def test_more_schedules_than_colours_still_look_different():
+    names = [f"schedule_{i}" for i in range(2 * len(COLOURS) + 1)]
+    looks = schedule_plots.looks([*names, "schedule_0_int"])
+    assert len({tuple(look.values()) for look in looks.values()}) == len(names)
+    assert looks["schedule_0_int"] == looks["schedule_0"]
+    assert [look["hatch"] for look in looks.values()][: len(COLOURS)] == [""] * len(COLOURS)
