@@ -88,6 +88,23 @@ class Peak:
         """Rate with the most threads over the rate with the fewest."""
         return self.rate(instructions, self.threads[-1]) / self.rate(instructions, self.threads[0])
 
+    def best(self, other: Peak) -> Peak:
+        """The higher of each limit: what disturbs a measurement only lowers it.
+
+        Raises
+        ------
+        InputError
+            If `other` is of another instruction set or other thread counts.
+        """
+        if (self.isa, self.threads) != (other.isa, other.threads):
+            raise InputError(
+                f"limits of {self.isa} with threads {self.threads} and of {other.isa} with threads "
+                f"{other.threads} are not of one kind: measure both for the same target and threads"
+            )
+        gmacs = {key: max(rate, other.gmacs[key]) for key, rate in self.gmacs.items()}
+        read = {count: max(rate, other.read_gbs[count]) for count, rate in self.read_gbs.items()}
+        return Peak(self.isa, self.threads, gmacs, read)
+
     def balance(self, instructions: str, threads: int | None = None) -> float:
         """Multiply-accumulates a byte at which compute and memory take equally long."""
         threads = threads or self.threads[-1]
