@@ -77,14 +77,12 @@ class Tab:
         return found
 
     def centre(self, element: str) -> tuple[float, float]:
-        """Bring an element, a JavaScript expression, into view and return the place of its middle."""
-        return tuple(
-            self.value(
-                f"(e => {{ e.scrollIntoView({{block: 'nearest'}});"
-                " const b = e.getBoundingClientRect();"
-                f" return [b.x + b.width / 2, b.y + b.height / 2] }})({element})"
-            )
+        """Bring an element, a JavaScript expression, into view; return where its middle is."""
+        middle = (
+            "(e => { e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2] })"
         )
+        return tuple(self.value(f"{middle}({element})"))
 
     def click(self, element: str) -> None:
         """Move the mouse to an element, a JavaScript expression, once it is there, and click."""

@@ -53,19 +53,13 @@ def test_limits_that_a_layer_passes_are_measured_again_and_the_best_is_kept(expl
     reads = {key: rate * 1e3 for key, rate in high.read_gbs.items()}
     high = replace(high, gmacs=gmacs, read_gbs=reads)  # beyond any layer
     low = replace(high, gmacs=dict.fromkeys(gmacs, 1e-6), read_gbs=dict.fromkeys(reads, 1e-6))
-    measured = []
-
-    def machine_peak(*_):
-        measured.append(low if len(measured) < quiet_after else high)
-        return measured[-1]
-
-    monkeypatch.setattr(measure, "machine_peak", machine_peak)
-    for quiet_after, asked in ((1, 2), (9, explore.PEAKS)):
-        measured.clear()
+    for coming, asked in (([low, high], 2), ([low] * 9, explore.PEAKS)):
+        measured = list(coming)
+        monkeypatch.setattr(measure, "machine_peak", lambda *_, left=measured: left.pop(0))
         explorer = replace(explorer, _peaks=[])
         for _ in range(explore.PEAKS + 1):
             found = explorer.find(Choice(MODEL), again=True)
-        assert len(measured) == asked
+        assert len(coming) - len(measured) == asked
         assert any(layer.passes for layer in found.layers) == (explorer.peak == low)
 
 

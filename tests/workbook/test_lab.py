@@ -64,7 +64,8 @@ def open_in(tab, address, checkout, name):
 
 
 def outputs(cells, kind):
-    return [o for cell in cells for o in cell.outputs if kind in (o.output_type, *o.get("data", ()))]
+    shown = [output for cell in cells for output in cell.outputs]
+    return [each for each in shown if kind in (each.output_type, *each.get("data", ()))]
 
 
 def control(label, what):
