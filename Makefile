@@ -38,7 +38,7 @@ test: $(STAMP)  ## run the tests; ARGS='tests/workbook -x'
 	$(BIN)/python -m pytest $(ARGS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
-	$(BIN)/python -m jupyterlab --notebook-dir=. notebooks $(ARGS)
+	$(BIN)/python -m jupyterlab --config=env/jupyter/jupyter_lab_config.py $(ARGS)
 
 lint: $(STAMP)  ## check the code and that no notebook carries outputs
 	$(BIN)/python -m ruff check .

@@ -30,7 +30,8 @@ def options(profile: Path) -> list[str]:
     """
     # Chromium's sandbox refuses to start for root, as in most containers.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    quiet += ["--disable-component-update", "--disable-quic"]
     return ["--headless=new", f"--user-data-dir={profile}", *quiet, *root]
 
 

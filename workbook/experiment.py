@@ -58,11 +58,15 @@ def quantized_pair(net: zoo.Network, batch: int, calibration: int, seed: int) ->
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 of fp32 and int8 on the same images: a table row, and a sentence for the headline."""
+    """Top-1 of fp32 and int8 on the same images: a table row, and a sentence for the headline.
+
+    ``metrics`` are those of the rows behind the sentence: none where no image has a label.
+    """
 
     model: str
     row: dict[str, Any]
     sentence: str
+    metrics: tuple[str, ...] = ("top1",)
 
 
 def accuracy(
@@ -93,7 +97,7 @@ def accuracy(
     seen = zoo.evaluation_images(net, images, seed)
     if seen.labels is None:
         row = {"model": name, "images": f"{len(seen)}, {seen.source}: no labels"}
-        return Accuracy(name, row, f"{name}: no labelled images here, so no accuracy.")
+        return Accuracy(name, row, f"{name}: no labelled images here, so no accuracy.", ())
     common = {"model": name, "weights": net.weights, "trained": net.trained}
     correct = {}
     for precision, module in (("fp32", pair.fp32), ("w8a8", pair.int8)):

@@ -153,7 +153,9 @@ class Panel:
         figure = explore_plots.rates(found, self.layer.value)
         self.rates.value = _picture(explore_plots.png(figure), RATES)
         table = tables.styled(pd.DataFrame(lines), "What runs").to_html()
-        self.kernels.value = f"<div style='max-height:24rem;overflow:auto'>{table}</div>"
+        # JupyterLab's class for tables that come from a cell: else their columns touch.
+        style = "class='jp-RenderedHTMLCommon' style='max-height:24rem;overflow:auto'"
+        self.kernels.value = f"<div {style}>{table}</div>"
 
     def _say(self, text: str, bad: bool = False) -> None:
         colour = "#a63a00" if bad else "inherit"

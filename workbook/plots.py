@@ -126,15 +126,16 @@ def layer_rates(
     """
     figure, axes = pyplot.subplots(figsize=(7.2, 4.6))
     width = 0.8 / len(profiles)
-    # Program order may differ between variants: layers are matched by name, in the first's order.
-    first = [layer for layer in next(iter(profiles.values())) if layer.record.macs]
+    first = _numbered(next(iter(profiles.values())))
     for index, (name, profile) in enumerate(profiles.items()):
         rates = {
-            layer.record.layer: batch * layer.record.macs / layer.seconds / 1e9 for layer in profile
+            key: batch * layer.record.macs / layer.seconds / 1e9
+            for key, layer in _numbered(profile).items()
         }
-        heights = [rates.get(layer.record.layer, np.nan) for layer in first]
+        heights = [rates.get(key, np.nan) for key in first]
         places = np.arange(len(first)) + index * width
         axes.bar(places, heights, width, label=name, color=colour(roles[name]))
+    first = list(first.values())
     labels = [layer.record.shape.split(" -> ")[0] + _window(layer) for layer in first]
     axes.set_xticks(np.arange(len(first)) + 0.4 - width / 2, labels, rotation=90, fontsize=7)
     axes.set_ylabel("GMAC/s")
@@ -142,6 +143,20 @@ def layer_rates(
     axes.margins(y=0.15)
     axes.legend()
     return figure
+
+
+def _numbered(profile: Sequence[Any]) -> dict[tuple, Any]:
+    """Layers by what they compute, and which of those that compute it they are.
+
+    Quantizing gives layers other names, and branches another order; what a layer makes, in how many
+    multiply-accumulates, stays.
+    """
+    found: dict[tuple, Any] = {}
+    for layer in profile:
+        if layer.record.macs:
+            what = layer.record.macs, layer.record.shape.split(" -> ")[-1]
+            found[*what, sum(key[:2] == what for key in found)] = layer
+    return found
 
 
 def _window(layer: Any) -> str:

@@ -25,8 +25,11 @@ from .cpuinfo import read_cpu
 
 FP32 = "fp32 multiply-add"
 STEPS = 64  # activations of a row, in the first-level cache; a multiple of any chain
-REPEATS = 5  # the best of them counts: a limit is what is reached when nothing disturbs
-SAMPLE_S = 0.02
+# The best sample counts: a limit is what is reached when nothing disturbs. Short ones, for some to
+# fall between the turns of other processes.
+SAMPLE_S = 0.001
+SAMPLES_S = 0.2  # of all samples of one limit
+MIN_SAMPLES = 5
 MIN_STREAM_BYTES = 256 << 20
 CHUNK = 1 << 14  # int32 elements that one task reads
 
@@ -87,6 +90,23 @@ class Peak:
     def scaling(self, instructions: str) -> float:
         """Rate with the most threads over the rate with the fewest."""
         return self.rate(instructions, self.threads[-1]) / self.rate(instructions, self.threads[0])
+
+    def best(self, other: Peak) -> Peak:
+        """The higher of each limit: what disturbs a measurement only lowers it.
+
+        Raises
+        ------
+        InputError
+            If `other` is of another instruction set or other thread counts.
+        """
+        if (self.isa, self.threads) != (other.isa, other.threads):
+            raise InputError(
+                f"limits of {self.isa} with threads {self.threads} and of {other.isa} with threads "
+                f"{other.threads} are not of one kind: measure both for the same target and threads"
+            )
+        gmacs = {key: max(rate, other.gmacs[key]) for key, rate in self.gmacs.items()}
+        read = {count: max(rate, other.read_gbs[count]) for count, rate in self.read_gbs.items()}
+        return Peak(self.isa, self.threads, gmacs, read)
 
     def balance(self, instructions: str, threads: int | None = None) -> float:
         """Multiply-accumulates a byte at which compute and memory take equally long."""
@@ -226,9 +246,13 @@ def _best_seconds(run: Callable[[int], object], threads: int) -> float:
     """Least seconds a round, of samples that each last long enough to be timed."""
     pool.use(threads)
     rounds = 1
-    while (elapsed := _timed(run, rounds)) < SAMPLE_S:
+    # Of two, since one that was disturbed would end the search too early.
+    while (elapsed := min(_timed(run, rounds), _timed(run, rounds))) < SAMPLE_S:
         rounds = max(2 * rounds, int(rounds * SAMPLE_S / max(elapsed, 1e-6)))
-    return min(_timed(run, rounds) for _ in range(REPEATS)) / rounds
+    samples = []
+    while len(samples) < MIN_SAMPLES or sum(samples) < SAMPLES_S:
+        samples.append(_timed(run, rounds))
+    return min(samples) / rounds
 
 
 def _timed(run: Callable[[int], object], rounds: int) -> float:

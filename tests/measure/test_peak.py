@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_rates_by_hand():
     assert found.fastest("fp32") == 95
     assert found.fastest("int8", threads=1) == 200
     assert found.balance("dot") == pytest.approx(16)
+
+
+def test_the_best_of_two_has_the_higher_of_each_limit():
+    low = made()
+    high = replace(
+        low,
+        gmacs={key: rate * (2 if key[0] == "dot" else 0.5) for key, rate in low.gmacs.items()},
+        read_gbs={count: rate * 3 for count, rate in low.read_gbs.items()},
+    )
+    best = low.best(high)
+    assert best == high.best(low)
+    assert best.rate("dot") == 2 * low.rate("dot")
+    assert best.rate(peak.FP32) == low.rate(peak.FP32)
+    assert best.read_gbs == high.read_gbs
+    with pytest.raises(InputError, match="not of one kind"):
+        low.best(replace(low, isa="another"))
 
 
 def test_what_was_not_measured_is_one_error():

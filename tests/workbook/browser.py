@@ -22,6 +22,8 @@ import websocket
 from workbook import chromium
 
 SECONDS = 60
+KEYS = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+CTRL = 2
 
 
 class Tab:
@@ -74,6 +76,35 @@ class Tab:
             time.sleep(0.2)
         return found
 
+    def centre(self, element: str) -> tuple[float, float]:
+        """Bring an element, a JavaScript expression, into view; return where its middle is."""
+        middle = (
+            "(e => { e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2] })"
+        )
+        return tuple(self.value(f"{middle}({element})"))
+
+    def click(self, element: str) -> None:
+        """Move the mouse to an element, a JavaScript expression, once it is there, and click."""
+        self.until(f"!!({element})")
+        x, y = self.centre(element)
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """Press a key of `KEYS`, or a letter's."""
+        code = KEYS.get(key) or ord(key.upper())
+        how = {"key": key, "modifiers": modifiers, "windowsVirtualKeyCode": code}
+        how["code"] = key if key in KEYS else f"Key{key.upper()}"
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, **how)
+
+    def write(self, text: str) -> None:
+        """Put text in the place of all that the focused editor holds."""
+        self.press("a", CTRL)
+        self.call("Input.insertText", text=text)
+
     def asked(self) -> list[str]:
         """Return the addresses that the page asked for."""
         sent = [p for name, p in self.events if name == "Network.requestWillBeSent"]
@@ -82,8 +113,14 @@ class Tab:
     def complaints(self) -> list[str]:
         """Return failed requests, console errors and exceptions."""
         said = []
+        empty = {
+            event["requestId"]
+            for name, event in self.events
+            if name == "Network.responseReceived" and event["response"]["status"] == 204
+        }
         for name, event in self.events:
-            if name == "Network.loadingFailed":
+            # Chromium calls an answer that has no body aborted, after it has come.
+            if name == "Network.loadingFailed" and event["requestId"] not in empty:
                 said.append(f"failed: {event['errorText']}")
             elif name == "Network.responseReceived" and event["response"]["status"] >= 400:
                 said.append(f"{event['response']['status']}: {event['response']['url']}")

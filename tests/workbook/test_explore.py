@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from relaxquant import measure
 from tests.workbook.subjects import recording_run, small_subject
 from workbook import context, explore, explore_panel, paths, store
 from workbook.explore import Choice, Explorer
@@ -44,6 +45,22 @@ def test_rates_are_those_of_the_layers_and_the_whole(explorer):
         assert layer.rate == pytest.approx(layer.bound.macs / layer.time.seconds / 1e9)
     macs = 4 * sum(record.macs for record in counted)
     assert found.rate == pytest.approx(macs / found.milliseconds / 1e6)
+
+
+def test_limits_that_a_layer_passes_are_measured_again_and_the_best_is_kept(explorer, monkeypatch):
+    high = explorer.peak
+    gmacs = {key: rate * 1e3 for key, rate in high.gmacs.items()}
+    reads = {key: rate * 1e3 for key, rate in high.read_gbs.items()}
+    high = replace(high, gmacs=gmacs, read_gbs=reads)  # beyond any layer
+    low = replace(high, gmacs=dict.fromkeys(gmacs, 1e-6), read_gbs=dict.fromkeys(reads, 1e-6))
+    for coming, asked in (([low, high], 2), ([low] * 9, explore.PEAKS)):
+        measured = list(coming)
+        monkeypatch.setattr(measure, "machine_peak", lambda *_, left=measured: left.pop(0))
+        explorer = replace(explorer, _peaks=[])
+        for _ in range(explore.PEAKS + 1):
+            found = explorer.find(Choice(MODEL), again=True)
+        assert len(coming) - len(measured) == asked
+        assert any(layer.passes for layer in found.layers) == (explorer.peak == low)
 
 
 def test_fp32_is_compared_with_itself_by_answers_alone(explorer):

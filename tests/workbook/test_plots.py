@@ -11,21 +11,33 @@ from relaxquant.measure import Timings
 from workbook import plots
 
 
-def layer(name, macs, seconds):
-    record = KernelRecord(name, name, "conv2d", f"{name} -> y, 3x3", "", "", "", macs=macs)
+def layer(name, macs, seconds, shape="p -> y, 3x3"):
+    record = KernelRecord(name, name, "conv2d", shape, "", "", "", macs=macs)
     return LayerTime(record, seconds)
 
 
-def test_layer_rates_match_layers_by_name_whatever_their_order():
+def test_layer_rates_match_layers_by_what_they_compute_whatever_their_names_and_order():
     profiles = {
-        "a": [layer("p", 10**9, 1.0), layer("q", 2 * 10**9, 1.0), layer("pool", 0, 1.0)],
-        "b": [layer("q", 2 * 10**9, 0.5), layer("p", 10**9, 0.5)],
+        "a": [
+            layer("lv", 10**9, 1.0),
+            layer("lv2", 10**9, 0.5),
+            layer("lv4", 2 * 10**9, 1.0, "q -> z, 1x1"),
+            layer("pool", 0, 1.0),
+            layer("lv6", 10**9, 1.0, "512x1x1 -> 10"),
+        ],
+        "b": [
+            layer("lv41", 2 * 10**9, 0.5, "q -> z, 1x1"),
+            layer("lv1", 10**9, 0.5),
+            layer("lv21", 10**9, 0.25),
+            layer("lv6", 10**9, 0.5, "512 -> 10"),
+        ],
     }
     figure = plots.layer_rates(profiles, {"a": "fp32", "b": "int8 graph"}, batch=3)
     axes = figure.axes[0]
     heights = [[bar.get_height() for bar in group] for group in axes.containers]
-    np.testing.assert_allclose(heights, [[3, 6], [6, 12]])
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["p, 3x3", "q, 3x3"]
+    np.testing.assert_allclose(heights, [[3, 6, 6, 3], [6, 12, 12, 6]])
+    labels = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert labels == ["p, 3x3", "p, 3x3", "q, 1x1", "512x1x1, dense"]
     pyplot.close(figure)
 
 
