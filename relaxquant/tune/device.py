@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ class LocalDevice:
         """Whether anything can still be run there."""
         return True
 
+    def close(self) -> None:
+        """Nothing to give back."""
+
 
 class Board:
     """A session with an RPC server.
@@ -72,7 +76,7 @@ class Board:
             path = Path(folder) / f"kernel{self._count}.so"
             with quiet_stderr():
                 built.export_library(str(path), fcompile=link)
-            self.session.upload(str(path))
+            self.session.upload(bytearray(path.read_bytes()), path.name)
             module = self.session.load_module(path.name)
         self.session.remove(path.name)
         return module
@@ -89,3 +93,8 @@ class Board:
         except Exception:  # whatever TVM makes of a broken connection
             return False
         return True
+
+    def close(self) -> None:
+        """Give the server back to the tracker; tensors and kernels on it are lost."""
+        with contextlib.suppress(Exception):  # of a server that is gone
+            self.session.get_function("CloseRPCConnection")()

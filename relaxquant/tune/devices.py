@@ -140,6 +140,12 @@ class Devices:
             else:
                 yield index, outcome
 
+    def close(self) -> None:
+        """Give all devices back."""
+        self._benches.clear()
+        for device in self.alive:
+            device.close()
+
     def drop(self, device, error: Exception | str) -> None:
         """Go on without a device, and say so; InputError if it was the last one."""
         self.alive.remove(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -126,9 +127,10 @@ def tune(
         tracker, key = rpc.address_and_key(tracker, key)
         machine, found = f"RPC {key}", rpc.boards(tracker, key, threads)
     devices = Devices(found, resolved)
-    tuned = _begin(_setting(resolved, isa, threads, machine), path)
-    work = _Work(tuned, isa, devices, budget_s, trials if method == METASCHEDULE else 0)
-    work.run(layers, progress)
+    with contextlib.closing(devices):
+        tuned = _begin(_setting(resolved, isa, threads, machine), path)
+        work = _Work(tuned, isa, devices, budget_s, trials if method == METASCHEDULE else 0)
+        work.run(layers, progress)
     return tuned
 
 
