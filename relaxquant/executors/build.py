@@ -94,8 +94,8 @@ def compile(
     _check_requantize(requantize, executor)
     main_of(module)
     module = joined(module)
-    threads = pool.check(threads)
     resolved = targets.resolve(target)
+    threads = pool.check(threads, here=targets.runs_here(resolved))
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
 

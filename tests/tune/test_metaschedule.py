@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def float_model(layer) -> np.ndarray:
     data, weight = layer.data.astype(np.float64), weights.weight.astype(np.float64)
     value = reference.convolve(data, weight, spec.window, 1) + weights.bias[:, None, None]
     return np.clip(value + layer.residual * weights.residual_scale, weights.low, weights.high)
+
+
+def test_proposals_for_a_board_have_its_dot_product(tmp_path):
+    """A Raspberry Pi 5, which nothing runs on here: what it would be sent is looked at."""
+    pi = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}
+    target = rq.target.resolve(pi)
+    isa = instruction_set(target)
+    layer = conv_layer(channels=16, size=(4, 4), padding=(1, 1, 1, 1), zero_point=3)
+    given = ConvLayer("layer", "shape", layer.spec, layer.weights)
+    searched = Search(given, "key", isa, target, 4, TuningDatabase(tmp_path))
+    (candidate,) = searched._context(1).generate_measure_candidates()
+    assembly = build(candidate.sch.mod["main"], searched.target).inspect_source("asm")
+    assert re.search(r"\b[su]dot\b", assembly)
 
 
 def test_the_intrinsic_is_the_dot_product_that_the_weights_allow():
