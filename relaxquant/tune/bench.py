@@ -61,8 +61,11 @@ class Bench:
 
     def runner(self, implementation: Implementation) -> Callable[[], object]:
         """What runs a kernel once, as `race.race` times it."""
-        module, arguments = self._prepared(implementation.build(), implementation.arguments)
-        return self.device.timed(module, arguments)
+        return self.runner_of(implementation.build(), implementation.arguments)
+
+    def runner_of(self, function: tvm.tirx.PrimFunc, arguments: list) -> Callable[[], object]:
+        """The same for a kernel and its arguments, as `Implementation.arguments`."""
+        return self.device.timed(*self._prepared(function, arguments))
 
     def checked_seconds(
         self, function: tvm.tirx.PrimFunc, arguments: list, best: float

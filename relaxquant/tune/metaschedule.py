@@ -64,6 +64,9 @@ class Search:
         Threads that the kernel will run on.
     database : TuningDatabase
         Records of earlier searches, and of this one.
+    stock : bool
+        Search what TVM searches for this target by itself, with its own intrinsics, instead of
+        `space`; for comparison, in a database of its own.
     """
 
     def __init__(
@@ -74,13 +77,15 @@ class Search:
         target: tvm.target.Target,
         threads: int,
         database: TuningDatabase,
+        stock: bool = False,
     ):
         self.layer, self.key, self.isa, self.database = layer, key, isa, database
         self.target = with_cores(target, threads)
         self.module = workload(layer.spec)
         self.arguments = loop_conv2d.arguments(layer.spec, layer.weights)
         self.entry = database.workload(self.module)
-        self.intrinsic = intrinsic(isa, dot_product(layer.spec, layer.weights, isa))
+        dot = dot_product(layer.spec, layer.weights, isa)
+        self.intrinsic = "" if stock else intrinsic(isa, dot)
         self.best, self.trace, self.tried = FAILED_S, "", 0
         for record in database.records(self.entry):
             self._take(record)
@@ -119,7 +124,7 @@ class Search:
         context = ms.TuneContext(
             self.module,
             target=self.target,
-            space_generator=space(self.intrinsic),
+            space_generator=space(self.intrinsic) if self.intrinsic else "post-order-apply",
             search_strategy=strategy,
             num_threads=1,
             rand_state=1 + self.tried,  # after a resume not the same proposals again
