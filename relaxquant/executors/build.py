@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..errors import InputError, ModelError, did_you_mean
 from ..kernels.fixed_point import FLOAT
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO
-from ..kernels.tuned import Tuned
+from ..kernels.tuned import METASCHEDULE, Tuned
 from ..kernels.tuned import load as load_tuned
 from ..lower import KernelTable, check_requantize, lower
 from ..lower.read import dtype_of, main_of, shape_of
@@ -31,6 +32,8 @@ from .library import METADATA, Library, Metadata, load
 from .naive import stock_records
 from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
 from .program import Program, StockProgram
+
+log = logging.getLogger("relaxquant")
 
 
 def compile(
@@ -55,7 +58,8 @@ def compile(
         compiled for another architecture can be looked into and exported, but not run.
     schedule : str
         Row of the schedule table for all layers it takes; ``"auto"``, and layers it does not
-        take, choose by the rules in ``kernels/choose.py``.
+        take, choose by the rules in ``kernels/choose.py``. ``"metaschedule"``, with ``tuned``: what
+        MetaSchedule found, also where the rules' choice was faster.
     executor : str
         ``"graph"``: static shapes, the memory of all activations planned at compile time.
         ``"vm"``: the same kernels, memory allocated call by call; the batch may be symbolic.
@@ -66,6 +70,7 @@ def compile(
         Bind a symbolic batch to this size.
     tuned : Tuned, str or pathlib.Path, optional
         What `relaxquant.tune` returned, or its file: ``schedule="auto"`` asks it first.
+        ``lib.kernels.tuned`` is the number of layers it knew.
     cache : bool
         Keep the result in the cache folder, and take it from there if the same network was
         compiled before by the same code: see `relaxquant.executors.content.digest`.
@@ -79,8 +84,9 @@ def compile(
     ------
     InputError
         For an unknown executor, schedule or requantization, more threads than TVM's pool may have,
-        a symbolic batch that the executor cannot take, ``tuned`` of another target or thread count,
-        or ``requantize`` with executor ``"naive"``, which computes in float.
+        a symbolic batch that the executor cannot take, ``tuned`` of another target or thread count
+        or of none of the module's layers, or ``requantize`` with executor ``"naive"``, which
+        computes in float.
     ModelError, TargetError
         If the module or the target is not supported.
     """
@@ -88,8 +94,8 @@ def compile(
     _check_requantize(requantize, executor)
     main_of(module)
     module = joined(module)
-    threads = pool.check(threads)
     resolved = targets.resolve(target)
+    threads = pool.check(threads, here=targets.runs_here(resolved))
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
 
@@ -115,7 +121,12 @@ def compile(
 
 def _for_this(tuned, schedule: str, target: tvm.target.Target, threads: int) -> Tuned | None:
     """The tuning result to use, None without one; InputError if it is one of something else."""
-    if tuned is not None and schedule != AUTO:
+    if schedule == METASCHEDULE and tuned is None:
+        raise InputError(
+            f"schedule {schedule!r} is what tuning found: pass tuned=relaxquant.tune(..., "
+            f"method={METASCHEDULE!r})"
+        )
+    if tuned is not None and schedule not in (AUTO, METASCHEDULE):
         raise InputError(f"tuned= chooses schedules and {schedule!r} was asked for: leave one out")
     tuned = load_tuned(tuned)
     if tuned is not None:
@@ -133,6 +144,8 @@ def _build(
     requantize: str,
 ) -> tuple[Program, Metadata]:
     lowered = lower(module, target, schedule, tuned, requantize)
+    if tuned is not None:
+        _check_hits(KernelTable(lowered.kernels), tuned)
     with tvm.transform.PassContext(opt_level=3), target:
         planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
         kernels = KernelTable(lowered.kernels)
@@ -140,6 +153,17 @@ def _build(
         metadata = replace(metadata, requantize=requantize)
         ready = machine_pipeline()(_with_metadata(planned, metadata))
     return Program(ready, target), metadata
+
+
+def _check_hits(kernels: KernelTable, tuned: Tuned) -> None:
+    """Raise InputError where a tuning result knows none of the layers; log how many it knows."""
+    layers = [record for record in kernels if record.macs]
+    log.info("tuned kernels: %d of %d layers", kernels.tuned, len(layers))
+    if layers and not kernels.tuned:
+        raise InputError(
+            f"the tuning result {tuned.path or ''} has {len(tuned.choices)} layers and none of the "
+            f"{len(layers)} of this network: tune this module, or leave tuned= out"
+        )
 
 
 def _build_naive(module, target, threads: int) -> tuple[StockProgram, Metadata]:

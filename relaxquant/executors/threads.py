@@ -27,11 +27,14 @@ os.environ.setdefault(VARIABLE, str(available()))
 _used: list[int] = []
 
 
-def check(count: int | None) -> int:
+def check(count: int | None, here: bool = True) -> int:
     """Return ``count``, by default the physical cores that this process and the pool may use.
 
-    Raises InputError if the pool cannot have that many threads.
+    Raises InputError if the pool cannot have that many threads; of another machine's, where the
+    code does not run ``here``, it is known only that there is at least one.
     """
+    if not here and isinstance(count, int) and count >= 1:
+        return count
     most = int(os.environ[VARIABLE])
     count = count or min(targets.physical_cores(), available(), most)
     if not 1 <= count <= most:

@@ -18,7 +18,7 @@ from .choose import preferences
 from .intrinsics import InstructionSet
 from .spec import NCHW16C, ConvSpec, ConvWeights
 from .tile import Tile
-from .tuned import Tuned
+from .tuned import METASCHEDULE, Tuned
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Implementation:
 
 Rule = Callable[..., Implementation | None]
 Tiles = Callable[[ConvSpec, ConvWeights, InstructionSet], list[Tile]]
+FromTrace = Callable[[ConvSpec, ConvWeights, InstructionSet, str], Implementation | None]
 
 
 def no_tiles(_spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> list[Tile]:
@@ -100,6 +101,7 @@ class Schedule:
 
 AUTO = "auto"
 SCHEDULES: list[Schedule] = []
+REPLAYED: dict[str, FromTrace] = {}  # schedules that only a tuning result can give a layer
 
 
 def register(
@@ -122,8 +124,22 @@ def register(
     return add
 
 
+def register_replayed(name: str) -> Callable[[FromTrace], FromTrace]:
+    """Make the decorated function what replays the traces that a search wrote down.
+
+    It is called as ``from_trace(spec, weights, isa, trace)`` and returns an `Implementation`, or
+    None where the trace does not fit.
+    """
+
+    def add(from_trace: FromTrace) -> FromTrace:
+        REPLAYED[name] = from_trace
+        return from_trace
+
+    return add
+
+
 def schedule_names() -> list[str]:
-    """Names that ``rq.compile(schedule=...)`` takes."""
+    """Names that ``rq.compile(schedule=...)`` takes; those of `REPLAYED` with ``tuned=`` only."""
     return [AUTO, *dict.fromkeys(schedule.name for schedule in SCHEDULES)]
 
 
@@ -147,7 +163,7 @@ def implement_conv2d(
     """The kernel of a layer: by the schedule asked for if it applies, else by `choose`.
 
     Where ``schedule`` is ``"auto"`` and ``tuned`` knows the layer, what was timed goes before the
-    rules.
+    rules. Where it is ``"metaschedule"``, the best that was found is taken, faster or not.
 
     Raises
     ------
@@ -155,12 +171,12 @@ def implement_conv2d(
         If no schedule has that name.
     """
     check_schedule(schedule)
-    if schedule != AUTO:
+    if schedule not in (AUTO, METASCHEDULE):
         implementation = _implement(schedule, spec, weights, isa)
         if implementation is not None:
             return replace(implementation, reason="asked for")
     elif tuned is not None:
-        implementation = _tuned(tuned, spec, weights, isa)
+        implementation = _tuned(tuned, spec, weights, isa, schedule)
         if implementation is not None:
             return implementation
     for preference in preferences(spec, weights, isa):
@@ -171,12 +187,16 @@ def implement_conv2d(
 
 
 def _tuned(
-    tuned: Tuned, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet
+    tuned: Tuned, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, schedule: str
 ) -> Implementation | None:
     """The kernel that was timed as the fastest; None where it is not one of those there are."""
     choice = tuned.choice(spec, weights, isa)
     if choice is None:
         return None
+    if METASCHEDULE in (schedule, choice.schedule):
+        found = choice.trace and REPLAYED[METASCHEDULE](spec, weights, isa, choice.trace)
+        reason = choice.reason if choice.schedule == METASCHEDULE else choice.trace_reason
+        return replace(found, reason=reason) if found else None
     tile = choice.register_tile
     for row in rows_of(choice.schedule, spec.precision):
         found = row.implement(spec, weights, isa)
@@ -198,7 +218,7 @@ def _implement(
 
 def check_schedule(name: str) -> None:
     """Raise InputError, with the nearest name, unless a schedule is called ``name``."""
-    names = schedule_names()
+    names = [*schedule_names(), *REPLAYED]
     if name not in names:
         hint = did_you_mean(name, names)
         raise InputError(f"no schedule is called {name!r}{hint} (there are: {', '.join(names)})")

@@ -17,6 +17,7 @@ nchw_lookup                int8       weights of 1 to 4 bits by look-ups in tabl
 nchw_bit_serial            int8       weights of 1 to 4 bits by bits of weights and activations
 nchw_winograd_int8         int8       the same in bytes, where few bits allow it; weights packed
 reference                  all        scalar loops, takes every layer
+metaschedule               fp32, int8 what ``rq.tune(method="metaschedule")`` found for a layer
 ========================== ========== ===========================================================
 
 All precisions are fp32, int8 and int16.
@@ -29,6 +30,7 @@ Which of them a layer gets is said in `choose`.
 """
 
 from . import (
+    conv2d_metaschedule,
     conv2d_nchw_bit_serial,
     conv2d_nchw_lookup,
     conv2d_nchw_simd,
@@ -47,6 +49,7 @@ from . import (
 )
 
 __all__ = [
+    "conv2d_metaschedule",
     "conv2d_nchw_bit_serial",
     "conv2d_nchw_lookup",
     "conv2d_nchw_simd",

@@ -18,6 +18,9 @@ from .spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec
 from .tile import Tile
 from .tir import ceildiv
 
+METASCHEDULE = "metaschedule"  # the schedule that replays what a search found
+TUNED = "tuned: "  # how the reason begins of every kernel that a result has chosen
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -62,6 +65,13 @@ class Choice:
         Times as fast as the rules' choice, and its 95 % interval; 1 where it is that choice.
     candidates : int
         Kernels that were built and run.
+    trace : str
+        The fastest that MetaSchedule found, as JSON, whether or not it is the fastest of all; empty
+        where there was no search.
+    trials : int
+        Schedules that MetaSchedule tried.
+    trace_ms : float
+        Milliseconds of the fastest of them, when it was found.
     """
 
     layer: str
@@ -73,6 +83,14 @@ class Choice:
     low: float
     high: float
     candidates: int
+    trace: str = field(repr=False, default="")
+    trials: int = 0
+    trace_ms: float = 0.0
+
+    @property
+    def trace_reason(self) -> str:
+        """What ``lib.kernels`` says where MetaSchedule's kernel was asked for."""
+        return f"{TUNED}MetaSchedule's best of {self.trials}"
 
     @property
     def register_tile(self) -> Tile | None:
@@ -94,7 +112,7 @@ class Tuned:
 
     def fingerprint(self) -> str:
         """SHA-256 of what matters to a compiled network: the choices, not how they were found."""
-        kernels = {key: (c.schedule, c.tile, c.reason) for key, c in self.choices.items()}
+        kernels = {key: (c.schedule, c.tile, c.reason, c.trace) for key, c in self.choices.items()}
         return _sha256([asdict(self.setting), kernels])
 
     def check(self, target: str, isa: InstructionSet, threads: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 import tvm
 from tvm import relax
 
+from ..kernels.tuned import TUNED
 from .graph import Node
 
 
@@ -86,6 +87,11 @@ class KernelTable(Sequence):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def tuned(self) -> int:
+        """Layers whose kernel a tuning result chose."""
+        return sum(record.chosen.startswith(TUNED) for record in self.records)
 
     def where(self, **wanted: str) -> KernelTable:
         """Records whose fields equal all of ``wanted``, e.g. ``where(op="conv2d")``."""

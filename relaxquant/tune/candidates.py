@@ -1,4 +1,4 @@
-"""The kernels that a layer could get, and one of them as something to time."""
+"""The kernels that a layer could get."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import tvm
-
+from ..kernels.conv2d_metaschedule import from_trace
 from ..kernels.conv2d_reference import NAME as REFERENCE
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import AUTO, SCHEDULES, Implementation, implement_conv2d, layout_of
-from ..kernels.spec import ConvSpec, ConvWeights, TensorSpec
+from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tile import Tile
+from ..kernels.tuned import METASCHEDULE
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ def candidates(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> lis
     Schedules of another layout are left out, since the layout is the whole network's; so is the
     scalar reference, which nothing is slower than, unless the rules choose it.
     """
-    rules_choice = implement_conv2d(spec, weights, isa)
-    found = [Candidate(rules_choice.schedule, rules_choice.tile, lambda: rules_choice)]
+    first = rules_choice(spec, weights, isa)
+    found = [first]
     tiles: list[Candidate] = []
     for row in SCHEDULES:
         fits = spec.precision in row.precisions and row.layout == layout_of(AUTO)
@@ -50,45 +49,19 @@ def candidates(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> lis
             for tile in row.tiles(spec, weights, isa)
         ]
     # Tiles of the schedule that the rules prefer come before those of the others.
-    tiles.sort(key=lambda candidate: candidate.schedule != rules_choice.schedule)
+    tiles.sort(key=lambda candidate: candidate.schedule != first.schedule)
     unique: dict[str, Candidate] = {}
     for candidate in [*found, *tiles]:
         unique.setdefault(str(candidate), candidate)
     return list(unique.values())
 
 
-def runner(
-    implementation: Implementation, spec: ConvSpec, target: tvm.target.Target
-) -> Callable[[], None]:
-    """Build a kernel and return a function that runs it once, on random activations.
-
-    Parameters
-    ----------
-    implementation : Implementation
-        From a schedule's rule; its constants are the layer's own.
-    spec : ConvSpec
-        The layer; its batch must be known.
-    target : tvm.target.Target
-        What to compile for; it must run here.
-    """
-    function = implementation.build().with_attr("global_symbol", "main")
-    kernel = tvm.tirx.build(tvm.IRModule({"main": function}), target=target)["main"]
-    rng = np.random.default_rng(0)
-    activations = [_activations(rng, spec.data, spec.batch)]
-    if spec.epilogue.residual is not None:
-        activations.append(_activations(rng, spec.epilogue.residual, spec.batch))
-    arguments = [
-        activations[argument] if isinstance(argument, int) else tvm.runtime.tensor(argument)
-        for argument in implementation.arguments
-    ]
-    output = tvm.runtime.empty(spec.out.physical_shape(spec.batch), spec.out.dtype)
-    return lambda: kernel(*arguments, output)
+def rules_choice(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Candidate:
+    """What a layer gets where nothing was timed."""
+    chosen = implement_conv2d(spec, weights, isa)
+    return Candidate(chosen.schedule, chosen.tile, lambda: chosen)
 
 
-def _activations(rng, tensor: TensorSpec, batch: int):
-    shape = tensor.physical_shape(batch)
-    if tensor.integers:
-        lowest, highest = tensor.integers
-        values = rng.integers(lowest, highest + 1, shape).astype(tensor.dtype)
-        return tvm.runtime.tensor(values)
-    return tvm.runtime.tensor(rng.standard_normal(shape).astype(np.float32))
+def replayed(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, trace: str) -> Candidate:
+    """What MetaSchedule found for a layer."""
+    return Candidate(METASCHEDULE, None, lambda: from_trace(spec, weights, isa, trace))

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import tvm
 
 from .. import target as targets
 from ..cachefolder import cache_dir
-from ..errors import InputError, TargetError
+from ..errors import InputError, TargetError, did_you_mean
 from ..executors import threads as pool
 from ..executors.build import bind_batch
+from ..kernels import loop_conv2d
 from ..kernels.intrinsics import InstructionSet, instruction_set
-from ..kernels.tuned import Choice, Setting, Tuned, layer_key, read, versions
+from ..kernels.tensor_intrin import register_all
+from ..kernels.tuned import (
+    METASCHEDULE,
+    TUNED,
+    Choice,
+    Setting,
+    Tuned,
+    layer_key,
+    read,
+    versions,
+)
 from ..lower import ConvLayer, conv_layers
 from ..measure.machine import short_name
 from ..measure.progress import progress_bar
-from .candidates import Candidate, candidates, runner
+from . import rpc
+from .candidates import Candidate, candidates, replayed, rules_choice
+from .database import TuningDatabase, folder_of
+from .device import LocalDevice
+from .devices import Devices
+from .metaschedule import Search
 from .race import Result, race
 
 BUDGET_S = 2.0
+TRIALS = 64
+CANDIDATES = "candidates"
+METHODS = (CANDIDATES, METASCHEDULE)
+LOCAL, RPC = RUNNERS = ("local", "rpc")
 
 
 def tune(
@@ -32,32 +54,51 @@ def tune(
     budget_s: float = BUDGET_S,
     path: str | Path | None = None,
     progress: bool = False,
+    method: str = CANDIDATES,
+    trials: int = TRIALS,
+    runner: str = LOCAL,
+    tracker: str | None = None,
+    key: str | None = None,
 ) -> Tuned:
-    """Time the schedules and register tiles of each distinct layer, for ``compile(tuned=...)``.
+    """Find the fastest kernel of each distinct layer, for ``compile(tuned=...)``.
 
     Nothing else should run on the machine meanwhile. What is known from an earlier call is not
-    timed again; each layer is written as soon as it is known, so that a tuning that was
-    interrupted goes on where it stopped.
+    timed again; each layer, and with MetaSchedule each trial, is written as soon as it is known, so
+    that a tuning that was interrupted goes on where it stopped.
 
     Parameters
     ----------
     module : tvm.IRModule
         As for `relaxquant.compile`.
     target : str, dict or tvm.target.Target
-        As for `relaxquant.compile`; it must run on this machine.
+        As for `relaxquant.compile`; with runner ``"local"`` it must run on this machine.
     threads : int, optional
-        Threads that the network will run with; default: the physical cores.
+        Threads that the network will run with; default: the physical cores. Must be given for
+        runner ``"rpc"``.
     batch : int, optional
         Bind a symbolic batch to this size.
     budget_s : float
-        Seconds a layer, building its candidates included. At least the rules' choice and one other
-        are built and ten rounds timed, whatever they take.
+        Seconds of a layer's race, building its candidates included. At least the rules' choice and
+        one other are built and ten rounds timed, whatever they take.
     path : str or pathlib.Path, optional
         File for what is found; by default one for this target and thread count in the cache
         folder. Its other layers are kept. A corrupt file, or one timed on another machine or with
-        other versions, is warned about and begun anew.
+        other versions, is warned about and begun anew. MetaSchedule's database is in a folder
+        beside it.
     progress : bool
-        Draw a progress bar, between layers only.
+        Draw a progress bar, between layers and trials only, with the best time so far.
+    method : str
+        ``"candidates"``: a race between the schedules and register tiles written by hand.
+        ``"metaschedule"``: TVM's MetaSchedule searches over each layer's loops, with the dot
+        products of the instruction set as tensor intrinsics, and the best it finds races the rules'
+        choice. Layers that `kernels.loop_conv2d` does not take race candidates.
+    trials : int
+        Schedules that MetaSchedule tries for each layer, earlier calls included.
+    runner : str
+        ``"local"``: this process. ``"rpc"``: all free servers of a TVM RPC tracker.
+    tracker, key : str, optional
+        ``"host:port"`` of the tracker and the servers' key, for runner ``"rpc"``; default:
+        ``$TVM_TRACKER_HOST``, ``$TVM_TRACKER_PORT`` and ``$TVM_TRACKER_KEY``.
 
     Returns
     -------
@@ -67,32 +108,125 @@ def tune(
     Raises
     ------
     InputError
-        For a symbolic batch that is not bound, a budget that is not positive, more threads than
-        TVM's pool may have, or a file that cannot be written.
+        For an unknown method or runner, a symbolic batch that is not bound, a budget or trials that
+        are not positive, more threads than TVM's pool may have, a tracker that does not answer or
+        has no server, the loss of the last server, a file that cannot be written, or a database
+        that is corrupt.
     ModelError, TargetError
         If the module or the target is not supported, or the target does not run here.
     """
-    if not budget_s > 0:
-        raise InputError(f"budget_s must be a time in seconds above 0, got {budget_s!r}")
-    threads = pool.check(threads)
+    _check(budget_s, method, trials, runner)
+    threads = pool.check(threads) if runner == LOCAL else _board_threads(threads)
     resolved = targets.resolve(target)
     layers = conv_layers(bind_batch(module, "graph", batch))
     isa = instruction_set(resolved)
-    _check_runs_here(isa)
-    tuned = _begin(_setting(resolved, isa, threads), path)
-    pending = {layer_key(layer.spec, layer.weights, isa): layer for layer in reversed(layers)}
-    pending = {key: pending[key] for key in reversed(pending) if key not in tuned.choices}
-    pool.use(threads)
-    with progress_bar("tuning", len(pending), progress) as step:
-        for key, layer in pending.items():
-            tuned.choices[key] = _tune_layer(layer, isa, resolved, budget_s)
-            tuned.save()
-            step()
+    if runner == LOCAL:
+        _check_runs_here(isa)
+        machine, found = short_name(), [LocalDevice(threads)]
+    else:
+        tracker, key = rpc.address_and_key(tracker, key)
+        machine, found = f"RPC {key}", rpc.boards(tracker, key, threads)
+    devices = Devices(found, resolved)
+    with contextlib.closing(devices):
+        tuned = _begin(_setting(resolved, isa, threads, machine), path)
+        work = _Work(tuned, isa, devices, budget_s, trials if method == METASCHEDULE else 0)
+        work.run(layers, progress)
     return tuned
 
 
-def _setting(target: tvm.target.Target, isa: InstructionSet, threads: int) -> Setting:
-    return Setting(targets.name(target), isa.name, threads, short_name(), versions())
+class _Work:
+    """Tunes layers one after the other; ``trials`` is 0 where nothing is searched."""
+
+    def __init__(
+        self, tuned: Tuned, isa: InstructionSet, devices: Devices, budget_s: float, trials: int
+    ):
+        self.tuned, self.isa, self.devices = tuned, isa, devices
+        self.budget_s, self.trials = budget_s, trials
+        self.database = None
+        if trials:
+            register_all(isa)
+            self.database = TuningDatabase(folder_of(tuned.path, tuned.setting))
+
+    def run(self, layers: list[ConvLayer], progress: bool) -> None:
+        """Tune what is not known, and save each layer as soon as it is."""
+        keys = [layer_key(layer.spec, layer.weights, self.isa) for layer in layers]
+        pending = dict(reversed(list(zip(keys, layers, strict=True))))
+        pending = {key: pending[key] for key in dict.fromkeys(keys) if self._is_new(key)}
+        a_layer = max(self.trials, 1)
+        with progress_bar("tuning", a_layer * len(pending), progress) as step:
+            for key, layer in pending.items():
+                self.tuned.choices[key] = self._tuned(key, layer, step)
+                self.tuned.save()
+
+    def _is_new(self, key: str) -> bool:
+        known = self.tuned.choices.get(key)
+        return known is None or known.trials < self.trials
+
+    def _tuned(self, key: str, layer: ConvLayer, step: Callable) -> Choice:
+        if not self.trials or not loop_conv2d.applies(layer.spec):
+            made = self._raced(layer, candidates(layer.spec, layer.weights, self.isa))
+            step(f"tuning {layer.shape}: {made.schedule}", max(self.trials, 1))
+            return replace(made, trials=self.trials)
+        target, threads = self.devices.target, self.tuned.setting.threads
+        search = Search(layer, key, self.isa, target, threads, self.database)
+        step(f"tuning {layer.shape}", min(search.tried, self.trials))
+        found = search.run(self.devices, self.trials, step)
+        step(f"tuning {layer.shape}", max(self.trials - search.tried, 0))
+        rules = rules_choice(layer.spec, layer.weights, self.isa)
+        if not found.trace:
+            return replace(self._raced(layer, [rules]), trials=self.trials)
+        made = self._raced(
+            layer, [rules, replayed(layer.spec, layer.weights, self.isa, found.trace)]
+        )
+        reason = f"{TUNED}the rule's choice, faster than MetaSchedule's best of {found.tried}"
+        return replace(
+            made,
+            reason=made.reason if made.schedule == METASCHEDULE else reason,
+            candidates=found.tried + 1,
+            trials=self.trials,
+            trace=found.trace,
+            trace_ms=1e3 * found.seconds,
+        )
+
+    def _raced(self, layer: ConvLayer, found: list[Candidate]) -> Choice:
+        def on(device) -> Choice:
+            bench = self.devices.bench(device, layer, self.isa)
+
+            def maker(candidate: Candidate) -> Callable[[], Callable[[], object] | None]:
+                def make():
+                    implementation = candidate.implement()
+                    return implementation and bench.runner(implementation)
+
+                return make
+
+            makers = [(str(candidate), maker(candidate)) for candidate in found]
+            return choice(layer.shape, found, race(makers, self.budget_s))
+
+        return self.devices.on_one(on)
+
+
+def _check(budget_s: float, method: str, trials: int, runner: str) -> None:
+    if not budget_s > 0:
+        raise InputError(f"budget_s must be a time in seconds above 0, got {budget_s!r}")
+    for word, given, known in (("method", method, METHODS), ("runner", runner, RUNNERS)):
+        if given not in known:
+            names = " or ".join(map(repr, known))
+            raise InputError(f"{word} must be {names}, not {given!r}{did_you_mean(given, known)}")
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise InputError(f"trials must be a whole number of at least 1, got {trials!r}")
+
+
+def _board_threads(threads: int | None) -> int:
+    if not isinstance(threads, int) or threads < 1:
+        raise InputError(
+            f"threads must say how many the boards run the network with, got {threads!r}: "
+            "runner='rpc' knows no default"
+        )
+    return threads
+
+
+def _setting(target: tvm.target.Target, isa: InstructionSet, threads: int, machine: str) -> Setting:
+    return Setting(targets.name(target), isa.name, threads, machine, versions())
 
 
 def _check_runs_here(isa: InstructionSet) -> None:
@@ -116,31 +250,17 @@ def _begin(setting: Setting, path: str | Path | None) -> Tuned:
     return known
 
 
-def _tune_layer(layer: ConvLayer, isa: InstructionSet, target, budget_s: float) -> Choice:
-    found = candidates(layer.spec, layer.weights, isa)
-
-    def maker(candidate: Candidate) -> Callable[[], Callable[[], object] | None]:
-        def make():
-            implementation = candidate.implement()
-            return implementation and runner(implementation, layer.spec, target)
-
-        return make
-
-    result = race([(str(candidate), maker(candidate)) for candidate in found], budget_s)
-    return choice(layer.shape, found, result)
-
-
 def choice(layer: str, found: list[Candidate], result: Result) -> Choice:
     """What is kept of a race, in words and figures."""
     rules, winner = found[0], next(c for c in found if str(c) == result.winner)
     count = len(result.looked_at)
     ratio = result.ratio
     if winner is rules:
-        reason = f"tuned: the rule's choice, fastest of {count}"
+        reason = f"{TUNED}the rule's choice, fastest of {count}"
         speedup = low = high = 1.0
     else:
         speedup, low, high = 1 / ratio.value, 1 / ratio.high, 1 / ratio.low
-        reason = f"tuned: {speedup:.2f}x of the rule's choice ({rules})"
+        reason = f"{TUNED}{speedup:.2f}x of the rule's choice ({rules})"
     return Choice(
         layer=layer,
         schedule=winner.schedule,

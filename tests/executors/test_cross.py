@@ -13,6 +13,7 @@ import relaxquant as rq
 from tests.networks import make
 
 TRIPLE = "aarch64-linux-gnu"
+PI = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "cortex-a76"}
 pytestmark = [
     pytest.mark.skipif(
         not codegen.llvm_is_valid_cpu("generic", TRIPLE), reason="TVM's LLVM cannot compile for ARM"
@@ -28,8 +29,7 @@ def library():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
     config = rq.QConfig.best(calibrate_mode="global_scale")
-    target = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "cortex-a76"}
-    return rq.compile(rq.quantize(module, config), target=target, threads=1), x
+    return rq.compile(rq.quantize(module, config), target=PI, threads=1), x
 
 
 def test_it_can_be_looked_into(library):
@@ -45,6 +45,15 @@ def test_it_refuses_to_run_and_says_what_to_do(library):
     for use in (library, library.profile):
         with pytest.raises(rq.TargetError, match=r"aarch64-linux-gnu cannot be .*lib\.export"):
             use(x)
+
+
+def test_threads_are_the_other_machines():
+    """More than this one has are no error, but none at all are."""
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x)
+    assert rq.compile(module, target=PI, threads=64).threads == 64
+    with pytest.raises(rq.InputError, match="threads must be"):
+        rq.compile(module, target=PI, threads=-1)
 
 
 def test_export_names_the_linker_that_is_missing(library, tmp_path):

@@ -137,6 +137,17 @@ def test_one_that_does_not_apply_after_all_is_passed_over(track):
     assert "absent" not in result.looked_at
 
 
+def test_a_run_that_says_how_long_it_took_is_believed(track):
+    """Runs on another machine do: the clock here counts the way there and back as well."""
+    told = {"rule": 0.001, "fast": 0.0005}
+    candidates = []
+    for name, seconds in told.items():
+        _, make = track.candidate(name, 0.002)
+        run = make()
+        candidates.append((name, lambda run=run, s=seconds: lambda: (run(), s)[1]))
+    assert track.race(*candidates).ratio.value == pytest.approx(0.5)
+
+
 def test_a_race_of_one(track):
     result = track.race(track.candidate("only", 0.001))
     assert (result.winner, result.ratio) == ("only", None)

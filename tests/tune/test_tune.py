@@ -12,6 +12,7 @@ import torch
 
 import relaxquant as rq
 from relaxquant.kernels import tuned as tuned_file
+from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.intrinsics.avx2 import AVX2
 from relaxquant.kernels.registry import implement_conv2d
@@ -20,7 +21,9 @@ from relaxquant.kernels.tuned import Tuned, layer_key
 from relaxquant.lower import conv_layers, lower
 from relaxquant.measure.samples import Ratio
 from relaxquant.tune import session
-from relaxquant.tune.candidates import candidates, runner
+from relaxquant.tune.bench import Bench
+from relaxquant.tune.candidates import candidates
+from relaxquant.tune.device import LocalDevice
 from relaxquant.tune.race import Result
 from tests.kernels.harness import conv_layer
 from tests.networks import make
@@ -251,11 +254,17 @@ def test_a_layer_that_only_the_reference_takes_has_one_candidate():
     assert [str(c) for c in candidates(layer.spec, layer.weights, AVX2)] == ["reference"]
 
 
-def test_a_runner_runs_the_kernel_with_residual_and_all():
+def test_a_bench_runs_the_kernel_with_residual_and_all():
     target = rq.target.resolve("native")
     layer = conv_layer(residual="uint8", padding=(1, 1, 1, 1), clip=True, zero_point=2)
-    implementation = implement_conv2d(layer.spec, layer.weights, instruction_set(target))
-    runner(implementation, layer.spec, target)()
+    isa = instruction_set(target)
+    bench = Bench(LocalDevice(1), layer.spec, layer.weights, isa, target)
+    run = bench.runner(implement_conv2d(layer.spec, layer.weights, isa))
+    run()
+    reference = bench.runner(plain_loops(layer.spec, layer.weights, isa))
+    found = bench.output.numpy()
+    reference()
+    np.testing.assert_array_equal(bench.output.numpy(), found)
 
 
 def test_layers_of_a_network_are_those_of_its_kernel_table(modules):

@@ -1,0 +1,116 @@
+"""A convolution and its epilogue as plain loops in blocks, for TVM's schedules to transform.
+
+What `conv2d_nchw_spatial_pack` emits in the order in which it runs is said here without an order:
+a block ``padded`` that adds the border (zero points, so that no correction is needed), a block
+``acc`` of multiply-adds and a block ``output`` that stores. Layouts, packed weights and arguments
+are those of that kernel.
+
+Written in TE: TVMScript says the same, and takes seconds to parse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from tvm import te
+
+from .epilogue import conv_arguments
+from .fixed_point import FLOAT
+from .pack import pack_conv
+from .requantize import from_float_scalar, to_float_scalar
+from .spec import ConvSpec, ConvWeights
+from .tir import BLOCK, T
+
+PADDED, ACC, OUTPUT = "padded", "acc", "output"  # names of the blocks
+
+
+def applies(spec: ConvSpec) -> bool:
+    """Whether all that a layer needs can be said in these loops."""
+    data, epilogue = spec.data, spec.epilogue
+    plain = spec.groups == 1 and spec.batch is not None and not spec.weight_zero_points
+    blocked = data.block == spec.out.block == BLOCK and not data.halo
+    simple = epilogue.narrow is None and epilogue.requantize == FLOAT
+    return spec.precision in ("fp32", "int8") and plain and blocked and simple
+
+
+def arguments(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray | int]:
+    """In the order of `function`, as an `Implementation` lists them."""
+    packed = pack_conv(spec, weights.weight, BLOCK)
+    if spec.taps > 1:
+        packed = packed.reshape(*packed.shape[:-1], BLOCK, spec.taps)
+    return conv_arguments(spec, weights, [packed])
+
+
+def function(spec: ConvSpec) -> tvm.tirx.PrimFunc:
+    """The loops as a PrimFunc of blocks; equal specs give equal functions.
+
+    Arguments: data, weight (O / 16, I blocks, KH, KW, steps, 16[, taps]), bias, [multiplier],
+    [residual], bounds, output.
+    """
+    data = te.placeholder(spec.data.physical_shape(spec.batch), spec.data.dtype, "data")
+    acc, weight = _sums(spec, data)
+    channels, extra = (spec.out.padded_channels,), spec.epilogue.residual
+    is_integer = spec.precision != "fp32"
+    bias = te.placeholder(channels, acc.dtype, "bias")
+    multiplier = te.placeholder(channels, "float32", "multiplier") if is_integer else None
+    residual = extra and te.placeholder(extra.physical_shape(spec.batch), extra.dtype, "residual")
+    bounds = te.placeholder((3,), "float32", "bounds")
+
+    def stored(n, o, h, w, c):
+        channel = o * BLOCK + c
+        value = acc[n, o, h, w, c] + bias[channel]
+        if multiplier is not None:
+            value = T.cast(value, "float32") * multiplier[channel]
+        if residual is not None:
+            steps = to_float_scalar(residual[n, o, h, w, c], extra)
+            value = T.call_llvm_pure_intrin("float32", "llvm.fma", steps, bounds[2], value)
+        if spec.out.dtype == "float32" and not spec.epilogue.clip:
+            return value
+        return from_float_scalar(value, bounds[0], bounds[1], spec.out)
+
+    output = te.compute(acc.shape, stored, OUTPUT)
+    given = [data, weight, bias, multiplier, residual, bounds, output]
+    made = te.create_prim_func([tensor for tensor in given if tensor is not None])
+    return made.with_attr("global_symbol", "main")
+
+
+def _sums(spec: ConvSpec, data: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
+    """The accumulators, int32 or float32 (N, O / 16, H, W, 16), and the weights."""
+    is_integer, taps, window = spec.precision != "fp32", spec.taps, spec.window
+    dtype, weight_dtype = ("int32", "int8") if is_integer else ("float32", "float32")
+    steps = BLOCK // taps
+    inner = (BLOCK, taps) if taps > 1 else (BLOCK,)
+    shape = (spec.out.blocks, spec.data.blocks, *window.kernel, steps, *inner)
+    weight = te.placeholder(shape, weight_dtype, "weight")
+    padded = _padded(spec, data)
+    names = ("block", "kh", "kw", "step", "tap")
+    extents = (spec.data.blocks, *window.kernel, steps, taps)
+    axes = [te.reduce_axis((0, extent), name) for extent, name in zip(extents, names, strict=True)]
+    axes = axes if taps > 1 else axes[:-1]
+
+    def total(n, o, h, w, c):
+        block, kh, kw, step, *tap = axes
+        ih = h * window.strides[0] + kh * window.dilation[0]
+        iw = w * window.strides[1] + kw * window.dilation[1]
+        channel = step * taps + tap[0] if tap else step
+        x, y = padded[n, block, ih, iw, channel], weight[o, block, kh, kw, step, c, *tap]
+        return te.sum(T.cast(x, dtype) * T.cast(y, dtype), axis=axes)
+
+    return te.compute(spec.out.physical_shape(spec.batch), total, ACC), weight
+
+
+def _padded(spec: ConvSpec, data: te.Tensor) -> te.Tensor:
+    """The data with its border of zero points in memory; the data itself where there is none."""
+    top, left, bottom, right = spec.window.padding
+    if not any(spec.window.padding):
+        return data
+    batch, blocks, height, width, block = data.shape
+    border = tvm.tirx.const(spec.data.zero_point, data.dtype)
+
+    def element(n, c, h, w, inner):
+        h, w = h - top, w - left
+        inside = tvm.tirx.all(h >= 0, h < height, w >= 0, w < width)
+        return tvm.tirx.if_then_else(inside, data[n, c, h, w, inner], border)
+
+    size = (height + top + bottom, width + left + right)
+    return te.compute((batch, blocks, *size, block), element, PADDED)
