@@ -99,6 +99,7 @@ def test_answer_is_of_the_papers_comparison_first():
         row(notebook="02_naive_int8", executor="naive", value=0.005),
         row(ci_low=2.9, ci_high=3.1, n=10, trained=False),
         row("integer_macs", 100.0, "%"),
+        row("top1_difference", 0.2, "points", ci_low=-0.6, ci_high=1.1, n=500, model="toy"),
         row("top1_difference", 0.05, "points", ci_low=-0.3, ci_high=0.41, n=2000, model="toy"),
     ]
     assert story_answer.gain(rows) == (
