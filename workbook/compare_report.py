@@ -25,7 +25,8 @@ RULE = (
     "“Surely” is 95 % for all lines together (Holm's method). Measured memory counts from "
     f"{100 * verdicts.MEMORY_FLOOR:.0f} %, computed bytes from "
     f"{100 * verdicts.BYTES_FLOOR:.0f} %. A time is unchanged where its interval stays "
-    f"within {100 * verdicts.MIN_FLOOR:.0f} %; the rest is inconclusive."
+    f"within {100 * verdicts.MIN_FLOOR:.0f} %; the rest is inconclusive. What is better neither "
+    "high nor low, the A/A control say, only differs."
 )
 
 

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("make"), reason="make is not installed"),
 ]
 
-SMALL = """\
+SMALL_GRAPH = """\
 profile = "quick"
 model = "resnet18_cifar10"
 weights = ""
@@ -33,6 +33,18 @@ threads = 2
 rounds = 10
 calibration = 10
 images = 20
+seed = 0"""
+SMALL_EXPLORE = """\
+profile = "quick"
+model = "resnet18_cifar10"
+width = "w8a8"
+schedule = "auto"
+batch = 1
+target = "native"
+threads = 2
+rounds = 10
+calibration = 4
+images = 8
 seed = 0"""
 RATES = "document.querySelector('img[alt^=\"GMAC/s of each layer\"]')"
 PANEL = "document.querySelector('.jp-OutputArea-output .widget-vbox')"
@@ -79,16 +91,20 @@ def test_lab_opens_in_the_notebooks_and_asks_nothing(tab, address):
     listed = "document.querySelector('.jp-DirListing-content')"
     tab.until(f"{listed}?.innerText.includes('explore.ipynb')")
     assert tab.value("document.querySelector('.jp-BreadCrumbs').innerText") == "/notebooks/"
+    # Whether it asks if news are wanted, which it would do a few seconds from now.
+    setting = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+    schema = f"fetch('{setting}').then(r => r.json()).then(s => s.schema.properties)"
+    assert tab.value(f"{schema}.then(p => p.fetchNews.default)") == "false"
     assert tab.value("document.querySelectorAll('.jp-Dialog, .Toastify__toast').length") == 0
     tab.picture(ARTIFACTS / "lab-start.png")
 
 
 def test_graph_int8_runs_to_its_figures(tab, address, checkout):
     notebook = open_in(tab, address, checkout, "03_graph_int8")
-    notebook.set_parameters(SMALL)
+    notebook.set_parameters(SMALL_GRAPH)
     notebook.run_all()
     cells = notebook.saved()
-    assert cells[0].source == SMALL
+    assert cells[0].source == SMALL_GRAPH
     assert outputs(cells, "error") == []
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert len(outputs(cells, "image/png")) == 3
@@ -102,6 +118,7 @@ def test_graph_int8_runs_to_its_figures(tab, address, checkout):
 
 def test_explore_changes_its_figure_with_slider_and_dropdown(tab, address, checkout):
     notebook = open_in(tab, address, checkout, "explore")
+    notebook.set_parameters(SMALL_EXPLORE)
     notebook.run_all()
     assert outputs(notebook.saved(), "error") == []
     tab.centre(RATES)
