@@ -75,7 +75,7 @@ def tune(
     if not budget_s > 0:
         raise InputError(f"budget_s must be a time in seconds above 0, got {budget_s!r}")
     threads = pool.check(threads)
-    resolved = targets.resolve(target)
+    resolved = targets.resolve_cpu(target, "rq.tune")
     layers = conv_layers(bind_batch(module, "graph", batch))
     isa = instruction_set(resolved)
     _check_runs_here(isa)
