@@ -78,7 +78,7 @@ class CudaLibrary(Library):
     ):
         # No virtual machine yet: it would copy the weights to a GPU, and there may be none.
         self.metadata, self._target = metadata, target
-        self._cuda = program
+        self._program = lambda: program
 
     def __call__(self, *inputs):
         """Run the network on the GPU, copies there and back included.
@@ -128,7 +128,7 @@ class CudaLibrary(Library):
         """
         if form not in FORMS:
             raise InputError(f"source form of a CUDA network must be 'cuda' or 'ptx', got {form!r}")
-        return self._cuda.text if form == "cuda" else ptx(self._cuda.text, self._target)
+        return self._program().text if form == "cuda" else ptx(self._program().text, self._target)
 
     @cached_property
     def _on_gpu(self) -> tuple:
@@ -139,7 +139,7 @@ class CudaLibrary(Library):
                 f"{targets.name(self._target)} can only be looked into (lib.kernels, "
                 "lib.source('cuda')); compile with target='native' to run it on this CPU"
             )
-        self._machine = relax.VirtualMachine(self._cuda.executable, device)
+        self._machine = relax.VirtualMachine(self._program().executable, device)
         return self._machine["main"], device
 
     def _not_for_gpus(self, done: str, instead: str) -> TargetError:

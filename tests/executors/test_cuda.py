@@ -121,6 +121,8 @@ def test_what_is_not_for_gpus_says_what_is(library, residual, tmp_path):
         library.export(tmp_path / "net.so")
     with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'asm'"):
         library.source("asm")
+    with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'll'"):
+        rq.proof(library)
     with pytest.raises(rq.InputError, match="no CUDA kernel requantizes as 'tflite'"):
         rq.compile(residual[0], target="sm_80", requantize="tflite")
     with pytest.raises(rq.TargetError, match=r"rq\.tune knows CPUs only, not cuda sm_80"):
