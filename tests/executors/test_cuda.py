@@ -70,11 +70,20 @@ def emulated(module: tvm.IRModule, arch: str, x: np.ndarray) -> np.ndarray:
         ("residual", "sm_80", {}),
         ("inverted_residual", "sm_75", {}),
         ("flatten_dense", "sm_80", dict(nbit_weight=4, nbit_input=4)),
+        ("residual", "sm_61", dict(nbit_input=16)),
     ],
 )
 def test_the_integers_are_those_of_a_cpu(name, arch, options):
     module, x = quantized(name, **options)
     np.testing.assert_array_equal(emulated(module, arch, x), rq.compile(module)(x))
+
+
+@needs_compiler
+def test_fp32_is_that_of_a_cpu():
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x)
+    got = emulated(module, "sm_80", x.numpy())
+    np.testing.assert_allclose(got, rq.compile(module)(x), rtol=1e-4, atol=1e-5)
 
 
 @WITH_GPU

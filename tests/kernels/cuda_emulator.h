@@ -28,6 +28,7 @@ VECTOR(int, int)
 VECTOR(uint, unsigned)
 VECTOR(float, float)
 VECTOR(short, short)
+VECTOR(ushort, unsigned short)
 struct alignas(8) int2 { int x, y; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) longlong2 { long long x, y; };

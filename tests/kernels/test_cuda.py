@@ -14,7 +14,7 @@ import pytest
 import tvm
 
 from relaxquant import target as targets
-from relaxquant.kernels import convert, elementwise, pool2d
+from relaxquant.kernels import convert, elementwise, pool2d, resize, softmax, table
 from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.cuda import bind
 from relaxquant.kernels.cuda.conv2d_direct import depthwise, in_fp32
@@ -26,7 +26,8 @@ from relaxquant.kernels.spec import TensorSpec, Window
 from relaxquant.kernels.tile import Tile
 from tests.kernels import reference
 from tests.kernels.cuda_emulator import cuda_source, emulate, needs_compiler, on_gpu
-from tests.kernels.harness import conv_layer, from_memory, random_tensor, to_memory
+from tests.kernels.harness import build, conv_layer, from_memory, random_tensor, to_memory
+from tests.kernels.harness import run as run_on_cpu
 
 MACHINES = [
     pytest.param(emulate, marks=needs_compiler, id="emulated"),
@@ -220,6 +221,53 @@ def test_kernels_that_only_move_memory(machine):
     given = np.array([-np.inf, np.inf, 0.1], np.float32)
     expected = reference.convert(a, data, plain, 0.1, -np.inf, np.inf)
     np.testing.assert_array_equal(run(kernels["store"], [x, given], plain), expected)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_kernels_give_what_they_give_on_a_cpu(machine):
+    gpu, cpu = targets.resolve("sm_61"), targets.resolve("native")
+    data = TensorSpec(21, 5, 6, "uint8", zero_point=7)
+    wide = replace(data, height=7, width=11)
+    vector = replace(data, height=1, width=1, rank=2)
+    rng = np.random.default_rng(0)
+    entries = rng.integers(0, 256, table.ENTRIES).astype(np.uint8)
+    places = [*resize.nearest(5, 7, "half_pixel"), *resize.nearest(6, 11, "half_pixel")]
+    between = [
+        array
+        for size, wanted in ((5, 7), (6, 11))
+        for array in resize.between(size, wanted, "half_pixel", True)
+    ]
+    pad, copied = (
+        resize.PadSpec(2, data, wide, (1, 2, 1, 3)),
+        resize.ResizeSpec(2, data, wide, False),
+    )
+    linear = replace(copied, linear=True, signed=True)
+    exponentials = softmax.exponentials(0.02)
+    bounds = np.array([-7, 248, 255], np.float32)
+    softmax_spec = softmax.SoftmaxSpec(2, vector, vector)
+    mul = elementwise.MulSpec(2, data, replace(data, height=1, width=1), data)
+    scales = elementwise.scales_and_bounds([0.01], -7, 248)
+    cases = {
+        "table": (lambda isa: table.build(table.TableSpec(2, data, data), isa), [entries], data),
+        "pad": (lambda isa: resize.build_pad(pad, isa), [], wide),
+        "nearest": (lambda isa: resize.build_resize(copied, isa), places, wide),
+        "linear": (lambda isa: resize.build_resize(linear, isa), between, wide),
+        "softmax": (lambda isa: softmax.build(softmax_spec, isa), [exponentials, bounds], vector),
+        "mul": (lambda isa: elementwise.build_mul(mul, isa), [scales], data),
+    }
+    isa = instruction_set(gpu)
+    kernels = machine(
+        {name: bind.emit(lambda make=make: make(isa)) for name, (make, _, _) in cases.items()}, gpu
+    )
+    for name, (make, constants, out) in cases.items():
+        of = vector if name == "softmax" else data
+        inputs = [to_memory(random_tensor(rng, of, 2), of)]
+        if name == "mul":
+            inputs.append(to_memory(random_tensor(rng, mul.b, 2), mul.b))
+        library = build(make(instruction_set(cpu)), cpu)
+        expected = run_on_cpu(library, [*inputs, *constants], out)
+        got = run(kernels[name], [*inputs, *constants], out)
+        np.testing.assert_array_equal(got, expected, err_msg=name)
 
 
 def test_fragments_hold_every_weight_once():
