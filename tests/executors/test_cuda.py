@@ -170,6 +170,12 @@ def test_the_compilers_settings_are_put_back(monkeypatch):
     assert "TVM_CUDA_NVCC_NO_FAST_MATH" not in cuda.os.environ
 
 
+def test_what_is_asked_for_in_nhwc_still_compiles(residual):
+    library = rq.compile(residual[0], target="sm_80", schedule="nhwc_quantized_interleaved")
+    schedules = {record.schedule for record in library.kernels if record.macs}
+    assert "reference" in schedules and schedules <= {"reference", "cuda_dp4a", "cuda_mma"}
+
+
 def test_the_batch_may_be_symbolic():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x, dynamic_batch=True)

@@ -27,15 +27,16 @@ from ..pack import pack_conv
 from ..registry import Implementation, register
 from ..spec import ConvSpec, ConvWeights
 from ..tile import Tile
-from ..tir import CUDA, T, arg, lanes_at, local, prim_func, store
+from ..tir import BLOCK, CUDA, T, arg, lanes_at, local, prim_func, store
 from .thread_tile import FOUR, ThreadTile, fours_of_tile, pixel_threads, pixels_of_tile
 
 NAME = "cuda_dp4a"
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether input channels lie in fours, and groups in whole blocks."""
-    return spec.data.block % FOUR == 0 and not spec.data.halo and spec.groups_are_whole_blocks
+    """Whether input channels lie in one or four words, not NHWC's many, and groups in blocks."""
+    words = spec.data.block in (FOUR, BLOCK)
+    return words and not spec.data.halo and spec.groups_are_whole_blocks
 
 
 @register(NAME, precisions=("int8",), machines=(CUDA,))
