@@ -1,4 +1,4 @@
-"""Targets: from the word "native" to a TVM target that names its CPU.
+"""Targets: from the word "native" to a TVM target that names its CPU, or its GPU.
 
 A bare ``llvm`` target is the classic reason why int8 looked slower than fp32 in TVM: it compiles
 for a baseline x86 without AVX2. So the CPU is always named here, and features are read back from
@@ -15,6 +15,12 @@ from tvm.target import codegen
 
 from .errors import TargetError
 
+# Compute capabilities with dp4a, as far as NVIDIA's compilers know them by now.
+CUDA_ARCHITECTURES = (
+    *("sm_61", "sm_70", "sm_72", "sm_75", "sm_80", "sm_86", "sm_87", "sm_88", "sm_89", "sm_90"),
+    *("sm_100", "sm_103", "sm_110", "sm_120", "sm_121"),
+)
+
 
 def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Target:
     """Return the TVM target meant by ``target``.
@@ -27,13 +33,19 @@ def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Tar
         architecture's baseline, which has none of the intrinsics. A dict or a
         ``tvm.target.Target`` of kind ``llvm`` is taken as it is; with its ``mtriple`` it may be a
         CPU of another architecture, such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu",
-        "mcpu": "cortex-a76"}``.
+        "mcpu": "cortex-a76"}``. ``"cuda"`` is this machine's GPU, or sm_80 where there is none;
+        ``"sm_75"`` and the like name a compute capability of NVIDIA's, as does the ``arch`` of a
+        dict or target of kind ``cuda``.
 
     Raises
     ------
     TargetError
-        If LLVM does not know the CPU, or the target is not of kind ``llvm``.
+        If LLVM does not know the CPU, the compute capability is unknown or below 6.1, or the
+        target is of another kind than ``llvm`` and ``cuda``.
     """
+    gpu = _gpu(target)
+    if gpu is not None:
+        return gpu
     if isinstance(target, str):
         target = {"kind": "llvm", "mcpu": _cpu_name(target), "num-cores": physical_cores()}
     if isinstance(target, dict):
@@ -41,10 +53,56 @@ def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Tar
         target = tvm.target.Target(target)
     if target.kind.name != "llvm":
         raise TargetError(
-            f"target kind {target.kind.name!r} is not supported: CPU targets only (kind 'llvm')"
+            f"target kind {target.kind.name!r} is not supported: CPUs (kind 'llvm') and NVIDIA's "
+            "GPUs (kind 'cuda') are"
         )
     _check_cpu(target.attrs)
     return target
+
+
+def resolve_cpu(target: str | dict | tvm.target.Target, who: str) -> tvm.target.Target:
+    """`resolve` for what knows CPUs only; TargetError, in the name of ``who``, for GPUs."""
+    resolved = resolve(target)
+    if is_cuda(resolved):
+        raise TargetError(f"{who} knows CPUs only, not {name(resolved)}: name a CPU, or 'native'")
+    return resolved
+
+
+def _gpu(target: str | dict | tvm.target.Target) -> tvm.target.Target | None:
+    """The target of an NVIDIA GPU that is meant; None where none is."""
+    if isinstance(target, str):
+        is_arch = target.startswith("sm_")
+        target = {"kind": "cuda", "arch": target} if is_arch else {"kind": target}
+    elif isinstance(target, tvm.target.Target):
+        target = {"kind": target.kind.name, "arch": target.attrs.get("arch", "")}
+    if target.get("kind") != "cuda":
+        return None
+    arch = str(target.get("arch", "")) or _arch_here()
+    if arch not in CUDA_ARCHITECTURES:
+        raise TargetError(
+            f"there are no kernels for compute capability {arch!r}: dp4a came with sm_61, and "
+            f"known are {', '.join(CUDA_ARCHITECTURES)}"
+        )
+    # How many threads a block may have is the same for all; TVM would ask a GPU for it.
+    options = {"kind": "cuda", "arch": arch, "max_num_threads": 1024, "thread_warp_size": 32}
+    host = {"kind": "llvm", "mcpu": _cpu_name("native"), "num-cores": physical_cores()}
+    return tvm.target.Target(options, host=tvm.target.Target(host))
+
+
+def _arch_here() -> str:
+    """Compute capability of this machine's GPU; sm_80 without one."""
+    device = tvm.cuda(0)
+    return f"sm_{device.compute_version.replace('.', '')}" if device.exist else "sm_80"
+
+
+def is_cuda(target: tvm.target.Target) -> bool:
+    """Whether ``target`` is a GPU of NVIDIA's."""
+    return target.kind.name == "cuda"
+
+
+def compute_capability(target: tvm.target.Target) -> int:
+    """That of a CUDA target as one number, 75 for sm_75."""
+    return int(str(target.attrs["arch"]).removeprefix("sm_"))
 
 
 def triple(target: tvm.target.Target) -> str:
@@ -91,7 +149,9 @@ def _cpu_name(word: str) -> str:
 
 
 def name(target: tvm.target.Target) -> str:
-    """LLVM's name of the CPU that is compiled for, or the whole target where it names none."""
+    """LLVM's name of the CPU or the GPU's compute capability; the whole target without either."""
+    if is_cuda(target):
+        return f"cuda {target.attrs['arch']}"
     return str(target.attrs.get("mcpu", "")) or str(target)
 
 

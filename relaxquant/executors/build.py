@@ -28,12 +28,14 @@ from . import threads as pool
 from .accounting import MemoryUse, account
 from .cached_program import CachedProgram
 from .cross import CrossLibrary
+from .cuda import CudaLibrary, CudaProgram, CudaStockProgram
 from .library import METADATA, Library, Metadata, load
 from .naive import stock_records
 from .pipelines import EXECUTORS, machine_pipeline, planning_pipeline
 from .program import Program, StockProgram
 
 log = logging.getLogger("relaxquant")
+AnyProgram = Program | StockProgram | CudaProgram | CudaStockProgram
 
 
 def compile(
@@ -54,8 +56,9 @@ def compile(
     module : tvm.IRModule
         From `relaxquant.frontends` or `relaxquant.quantize`.
     target : str, dict or tvm.target.Target
-        ``"native"``, an LLVM CPU name, or a TVM target; see `relaxquant.target.resolve`. What is
-        compiled for another architecture can be looked into and exported, but not run.
+        ``"native"``, an LLVM CPU name, ``"cuda"`` or ``"sm_75"`` and the like, or a TVM target; see
+        `relaxquant.target.resolve`. What is compiled for another architecture can be looked into
+        and exported, but not run; what is compiled for a GPU can be looked into without one.
     schedule : str
         Row of the schedule table for all layers it takes; ``"auto"``, and layers it does not
         take, choose by the rules in ``kernels/choose.py``. ``"metaschedule"``, with ``tuned``: what
@@ -96,14 +99,21 @@ def compile(
     module = joined(module)
     resolved = targets.resolve(target)
     threads = pool.check(threads, here=targets.runs_here(resolved))
+    if targets.is_cuda(resolved) and requantize != FLOAT:
+        raise InputError(
+            f"no CUDA kernel requantizes as {requantize!r}: leave requantize= out, or compile for "
+            "a CPU"
+        )
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
 
-    def build() -> tuple[Program | StockProgram, Metadata]:
+    def build() -> tuple[AnyProgram, Metadata]:
         if executor == "naive":
             return _build_naive(module, resolved, threads)
         return _build(module, resolved, threads, executor, schedule, tuned, requantize)
 
+    if targets.is_cuda(resolved):
+        return CudaLibrary(*build(), resolved)
     if not targets.runs_here(resolved):
         return CrossLibrary(*build(), resolved)
     if cache and compiled.enabled() and content.is_all_ours():
@@ -142,17 +152,19 @@ def _build(
     schedule: str,
     tuned: Tuned | None,
     requantize: str,
-) -> tuple[Program, Metadata]:
+) -> tuple[Program | CudaProgram, Metadata]:
     lowered = lower(module, target, schedule, tuned, requantize)
     if tuned is not None:
         _check_hits(KernelTable(lowered.kernels), tuned)
     with tvm.transform.PassContext(opt_level=3), target:
-        planned = planning_pipeline(plan_memory=executor == "graph")(lowered.module)
+        cuda = targets.is_cuda(target)
+        planning = planning_pipeline(plan_memory=executor == "graph", cuda=cuda)
+        planned = planning(lowered.module)
         kernels = KernelTable(lowered.kernels)
         metadata = _metadata(module, target, executor, threads, kernels, account(planned))
         metadata = replace(metadata, requantize=requantize)
         ready = machine_pipeline()(_with_metadata(planned, metadata))
-    return Program(ready, target), metadata
+    return (CudaProgram if cuda else Program)(ready, target), metadata
 
 
 def _check_hits(kernels: KernelTable, tuned: Tuned) -> None:
@@ -166,10 +178,11 @@ def _check_hits(kernels: KernelTable, tuned: Tuned) -> None:
         )
 
 
-def _build_naive(module, target, threads: int) -> tuple[StockProgram, Metadata]:
+def _build_naive(module, target, threads: int) -> tuple[StockProgram | CudaStockProgram, Metadata]:
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
-    return StockProgram(_with_metadata(module, metadata), target), metadata
+    program = CudaStockProgram if targets.is_cuda(target) else StockProgram
+    return program(_with_metadata(module, metadata), target), metadata
 
 
 def _through_cache(key: str, build: Callable, threads: int) -> Library:

@@ -113,7 +113,7 @@ class Library:
         """
         arguments = self._arguments(inputs)
         threads.use(self.threads)
-        return _arrays(self._main(*arguments))
+        return arrays_of(self._main(*arguments))
 
     def stamped(self, *inputs):
         """Run the network as a call does, while it stamps the time before and after each kernel.
@@ -123,7 +123,7 @@ class Library:
         """
         arguments = self._arguments(inputs)
         threads.use(self.threads)
-        return _arrays(self._stamped(arguments))
+        return arrays_of(self._stamped(arguments))
 
     def _arguments(self, inputs: Sequence) -> list:
         """Inputs copied into tensors of our own, whose memory is aligned for the kernels."""
@@ -227,7 +227,8 @@ class Library:
         return StampedNetwork(self._machine)
 
 
-def _arrays(result) -> np.ndarray | list[np.ndarray]:
+def arrays_of(result) -> np.ndarray | list[np.ndarray]:
+    """What the virtual machine returned, as NumPy arrays."""
     if isinstance(result, tvm.runtime.Tensor):
         return result.numpy()
     return [tensor.numpy() for tensor in result]

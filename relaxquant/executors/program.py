@@ -65,7 +65,8 @@ class Program:
 
     @cached_property
     def _linked(self) -> VMExecutable:
-        return self._link([kernel.module for kernel in self._linked_kernels])
+        kernels = [kernel.module for kernel in self._linked_kernels]
+        return link(self._module, self._target, kernels)
 
     def export(self, path: Path, compiler: str | None = None) -> None:
         """Write a shared library that needs nothing but TVM's runtime; uses the C linker.
@@ -84,22 +85,11 @@ class Program:
                 tvm.runtime.load_static_library(file, [kernel.name])
                 for kernel, file in zip(kernels, files, strict=True)
             ]
-            export(self._link(objects), path)
+            export(link(self._module, self._target, objects), path)
 
     def source(self, form: str) -> str:
         """LLVM IR (``"ll"``) or assembly (``"asm"``) of all kernels."""
         return "\n".join(in_parallel(lambda kernel: kernel.source(form), self._kernels))
-
-    def _link(self, kernels: Sequence[tvm.runtime.Module]) -> VMExecutable:
-        builder = relax.ExecBuilder()
-        tvm.get_global_func("relax.VMCodeGen")(builder, self._module)
-        link = tvm.get_global_func("relax.VMLink")
-        executable = link(builder, self._target, None, [], {})
-        # In place of an empty C module; kernels are imported nowhere else, which changes them.
-        executable.clear_imports()
-        for kernel in kernels:
-            executable.import_module(kernel)
-        return VMExecutable(executable)
 
 
 class StockProgram:
@@ -108,7 +98,7 @@ class StockProgram:
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
         pipeline = stamping_pipeline(relax.get_pipeline("default"))
         self.executable = relax.build(module, target, relax_pipeline=pipeline)
-        self._modules = [m for m in _import_tree(self.executable.mod) if m.kind == "llvm"]
+        self._modules = [m for m in import_tree(self.executable.mod) if m.kind == "llvm"]
         self.executable.mod.import_module(compiled(stamp_source(target)).module)
 
     def export(self, path: Path, compiler: str | None = None) -> None:
@@ -118,6 +108,20 @@ class StockProgram:
     def source(self, form: str) -> str:
         """As `Program.source`."""
         return "\n".join(module.inspect_source(form) for module in self._modules)
+
+
+def link(
+    module: tvm.IRModule, target: tvm.target.Target, kernels: Sequence[tvm.runtime.Module]
+) -> VMExecutable:
+    """The bytecode of a module that went through `pipelines.machine_pipeline`, and its kernels."""
+    builder = relax.ExecBuilder()
+    tvm.get_global_func("relax.VMCodeGen")(builder, module)
+    executable = tvm.get_global_func("relax.VMLink")(builder, target, None, [], {})
+    # In place of an empty C module; kernels are imported nowhere else, which changes them.
+    executable.clear_imports()
+    for kernel in kernels:
+        executable.import_module(kernel)
+    return VMExecutable(executable)
 
 
 def export(executable: VMExecutable, path: Path, compiler: str | None = None) -> None:
@@ -133,10 +137,11 @@ def in_parallel(work: Callable, *columns: Sequence) -> list:
         return list(pool.map(work, *columns))
 
 
-def _import_tree(module: tvm.runtime.Module) -> Iterator[tvm.runtime.Module]:
+def import_tree(module: tvm.runtime.Module) -> Iterator[tvm.runtime.Module]:
+    """A module and all that it imports."""
     yield module
     for imported in module.imports:
-        yield from _import_tree(imported)
+        yield from import_tree(imported)
 
 
 @contextlib.contextmanager

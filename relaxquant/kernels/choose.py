@@ -9,6 +9,7 @@ from .few_bits import bit_serial_work, lookup_work
 from .intrinsics import InstructionSet
 from .short_sums import run_of
 from .spec import ConvSpec, ConvWeights
+from .tir import CUDA
 from .weight_bits import bits_of
 
 
@@ -114,6 +115,17 @@ def _winograd_int8_pays_off(spec: ConvSpec, weights: ConvWeights, isa: Instructi
     return work * gain > FEW_BITS_WORTH[isa.name]
 
 
+def _on_gpu(_spec: ConvSpec, _weights: ConvWeights, isa: InstructionSet) -> bool:
+    """For the lines of GPUs."""
+    return isa.machine == CUDA
+
+
+def _fills_mma_tiles(spec: ConvSpec, _weights: ConvWeights, isa: InstructionSet) -> bool:
+    """Tensor cores, and at least half of the 16 pixels that they multiply. Not measured."""
+    pixels = (spec.batch or 1) * spec.out.height * spec.out.width
+    return isa.machine == CUDA and pixels >= 8
+
+
 def _always(_spec: ConvSpec, _weights: ConvWeights, _isa: InstructionSet) -> bool:
     """For the lines at the end of the table."""
     return True
@@ -148,6 +160,9 @@ PREFERENCES: tuple[Preference, ...] = (
         _winograd_int_pays_off,
         "3x3 in 2.25 times fewer multiplications, where no one instruction multiplies bytes",
     ),
+    Preference("cuda_mma", _fills_mma_tiles, "direct convolution on tensor cores"),
+    Preference("cuda_dp4a", _on_gpu, "direct convolution"),
+    Preference("cuda_direct", _on_gpu, "direct convolution"),
     Preference("nchw_spatial_pack", _always, "direct convolution"),
     Preference("reference", _always, "no vector schedule takes such groups"),
 )

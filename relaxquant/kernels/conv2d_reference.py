@@ -13,12 +13,12 @@ from .intrinsics import InstructionSet
 from .registry import Implementation, register
 from .spec import ConvSpec, ConvWeights, without_zero_points
 from .tile import Tile
-from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
+from .tir import BLOCK, CPU, CUDA, T, arg, batch_extent, lanes_at, local, prim_func, store
 
 NAME = "reference"
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"), weight_zero_points=True)
+@register(NAME, precisions=("fp32", "int8", "int16"), weight_zero_points=True, machines=(CPU, CUDA))
 def plain_loops(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation:

@@ -13,13 +13,15 @@ from .intrinsics import InstructionSet
 from .requantize import clip_vector
 from .rounding import round_vector
 from .spec import TensorSpec
-from .tir import T, ceildiv, lanes_at, splat, store
+from .tir import CUDA, T, ceildiv, lanes_at, splat, store
 
 
 def is_image(data: TensorSpec, out: TensorSpec, isa: InstructionSet) -> bool:
     """Whether `image_to_pixels` takes this conversion."""
     to_words = out.block == 4 and out.dtype in ("uint8", "int16")
     to_pixels = out.blocks == 1 and (to_words or out.halo is not None)
+    if out.dtype == "int16" and isa.machine == CUDA:
+        return False  # which has no vectors of more than eight int16
     from_plain = data.block == 1 and data.dtype == "float32" and not data.channels_last
     return to_pixels and from_plain and data.width >= isa.lanes
 

@@ -16,7 +16,7 @@ from .intrinsics import InstructionSet
 from .requantize import clip_vector, from_float
 from .row_tiles import RowTiles
 from .spec import TensorSpec, Window
-from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, splat, store
+from .tir import BLOCK, CPU, T, arg, batch_extent, lanes_at, local, prim_func, splat, store, update
 
 PIXELS = 4  # in a register tile: enough sums in flight to hide their latency
 
@@ -78,7 +78,8 @@ class _Pool:
         integer_average = spec.kind == "avg" and spec.data.dtype != "float32"
         self.dtype = "int32" if integer_average else spec.data.dtype
         # A maximum of small integers needs no wider lanes on the way.
-        self.lanes = BLOCK if self.dtype in ("uint8", "int16") else isa.lanes
+        is_narrow = self.dtype in ("uint8", "int16") and isa.machine == CPU
+        self.lanes = BLOCK if is_narrow else isa.lanes
 
     def emit(self) -> None:
         spec, lanes = self.spec, self.lanes
@@ -115,8 +116,10 @@ class _Pool:
             column = (self.start + i) * window.strides[1] - window.padding[1]
             iw = column + kw * window.dilation[1]
             at = self.spec.data.vector_at(self.n, self.channel, ih, iw, self.lanes)
-            value = self._combine(self.acc[i][self._whole()], self.data[tuple(at)])
-            store(self.acc[i], [self._whole()], value)
+            value = self.data[tuple(at)]
+            if self.dtype != self.spec.data.dtype:
+                value = T.cast(value, f"{self.dtype}x{self.lanes}")
+            update(self.acc[i], self._combine, value, self.lanes)
 
     def _whole(self):
         return lanes_at(0, self.lanes)
@@ -127,9 +130,7 @@ class _Pool:
         return splat(start, self.dtype, self.lanes)
 
     def _combine(self, acc, x):
-        if self.spec.kind == "max":
-            return T.max(acc, x)
-        return acc + T.cast(x, f"{self.dtype}x{self.lanes}")
+        return T.max(acc, x) if self.spec.kind == "max" else acc + x
 
     def _taps_of(self, pixel: int, width: int, edge: int | None):
         """Taps of a pixel of a tile that are inside the image."""

@@ -18,6 +18,7 @@ from .choose import preferences
 from .intrinsics import InstructionSet
 from .spec import NCHW16C, ConvSpec, ConvWeights
 from .tile import Tile
+from .tir import CPU
 from .tuned import METASCHEDULE, Tuned
 
 
@@ -81,6 +82,8 @@ class Schedule:
         ``"NCHW16c"`` or ``"NHWC"``: that of a whole network for which the schedule is asked.
     weight_zero_points : bool
         Whether the rule takes layers whose weights have zero points.
+    machines : tuple of str
+        Of `InstructionSet.machine`: those that it has kernels for.
     """
 
     name: str
@@ -89,12 +92,15 @@ class Schedule:
     tiles: Tiles = field(repr=False, default=no_tiles)
     layout: str = NCHW16C
     weight_zero_points: bool = False
+    machines: tuple[str, ...] = (CPU,)
 
     def implement(
         self, spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
     ) -> Implementation | None:
         """What the rule makes of a layer; None where the schedule does not apply."""
         if spec.weight_zero_points and not self.weight_zero_points:
+            return None
+        if isa.machine not in self.machines:
             return None
         return self.rule(spec, weights, isa, tile)
 
@@ -110,6 +116,7 @@ def register(
     tiles: Tiles = no_tiles,
     layout: str = NCHW16C,
     weight_zero_points: bool = False,
+    machines: tuple[str, ...] = (CPU,),
 ) -> Callable[[Rule], Rule]:
     """Add the decorated rule to the schedule table, after those already in it.
 
@@ -118,7 +125,8 @@ def register(
     """
 
     def add(rule: Rule) -> Rule:
-        SCHEDULES.append(Schedule(name, precisions, rule, tiles, layout, weight_zero_points))
+        row = Schedule(name, precisions, rule, tiles, layout, weight_zero_points, machines)
+        SCHEDULES.append(row)
         return rule
 
     return add

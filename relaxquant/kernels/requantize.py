@@ -5,7 +5,7 @@ from __future__ import annotations
 from .intrinsics import InstructionSet
 from .rounding import round_scalar, round_vector
 from .spec import TensorSpec
-from .tir import T, splat
+from .tir import T, float_function, splat
 
 
 def to_float(stored, spec: TensorSpec, lanes: int):
@@ -40,7 +40,8 @@ def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bo
 
 def fused_multiply_add(a, b, c, lanes: int):
     """``a * b + c`` rounded once, on every target (LLVM would otherwise choose for itself)."""
-    return T.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.fma", a, b, c)
+    dtype = f"float32x{lanes}" if lanes > 1 else "float32"
+    return float_function("llvm.fma", dtype, a, b, c)
 
 
 def to_float_scalar(stored, spec: TensorSpec):

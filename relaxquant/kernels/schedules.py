@@ -16,6 +16,9 @@ nchw_winograd_int          int8       3x3 of stride 1 by F(2x2, 3x3) in exact in
 nchw_lookup                int8       weights of 1 to 4 bits by look-ups in tables of partial sums
 nchw_bit_serial            int8       weights of 1 to 4 bits by bits of weights and activations
 nchw_winograd_int8         int8       the same in bytes, where few bits allow it; weights packed
+cuda_mma                   int8       NVIDIA's GPUs: implicit GEMM on tensor cores
+cuda_dp4a                  int8       NVIDIA's GPUs: direct convolution by dot products of fours
+cuda_direct                fp32, int8 NVIDIA's GPUs: direct convolution in fp32; in both depthwise
 reference                  all        scalar loops, takes every layer
 metaschedule               fp32, int8 what ``rq.tune(method="metaschedule")`` found for a layer
 ========================== ========== ===========================================================
@@ -47,6 +50,9 @@ from . import (
     image_nchw_spatial_pack,
     short_nchw_spatial_pack,
 )
+from .cuda import conv2d_direct as cuda_direct
+from .cuda import conv2d_dp4a as cuda_dp4a
+from .cuda import conv2d_mma as cuda_mma
 
 __all__ = [
     "conv2d_metaschedule",
@@ -60,6 +66,9 @@ __all__ = [
     "conv2d_nhwc_quantized_interleaved",
     "conv2d_nhwc_spatial_pack",
     "conv2d_reference",
+    "cuda_direct",
+    "cuda_dp4a",
+    "cuda_mma",
     "dense_nchw_spatial_pack",
     "dense_packed_nchw_spatial_pack",
     "depthwise_nchw_spatial_pack",

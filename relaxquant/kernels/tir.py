@@ -8,7 +8,9 @@ Source: ``tvm/tirx/script/builder/ir.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import tvm
 from tvm.script.ir_builder import IRBuilder
@@ -16,6 +18,20 @@ from tvm.tirx.script import builder as T
 
 Expr = tvm.ir.Expr
 BLOCK = 16  # channels in one block of the NCHW16c layout
+CPU, CUDA = "cpu", "cuda"  # machines that kernels are emitted for
+# What kernels ask of LLVM by name, in the words of CUDA's device library.
+CUDA_FUNCTIONS = {"llvm.fma": "__fmaf_rn", "llvm.round": "roundf", "llvm.floor": "floorf"}
+_machine: ContextVar[str] = ContextVar("machine", default=CPU)
+
+
+@contextmanager
+def emitting_for(machine: str) -> Iterator[None]:
+    """Emit for ``"cuda"``, whose registers and functions have other names than those of a CPU."""
+    token = _machine.set(machine)
+    try:
+        yield
+    finally:
+        _machine.reset(token)
 
 
 def ceildiv(a: int, b: int) -> int:
@@ -49,7 +65,28 @@ def local(count: int, dtype: str):
     buffer of another scope than "global" (``lower_tvm_builtin.cc``); each is then allocated anew
     for every tile, and stays in registers only where LLVM can prove that nothing else touches it.
     """
-    return T.alloc_buffer((count,), dtype)
+    # On a GPU "global" is the memory that all threads share.
+    return T.alloc_buffer((count,), dtype, scope="local" if _machine.get() == CUDA else "global")
+
+
+def update(buffer, combine: Callable, value, lanes: int) -> None:
+    """Combine a vector with the registers of ``buffer``, lane by lane: ``combine(old, value)``."""
+    whole = lanes_at(0, lanes)
+    if _machine.get() == CPU:
+        store(buffer, [whole], combine(buffer[whole], value))
+        return
+    # One by one, as `cuda.generate` says; the value by a detour, as a vector has no elements here.
+    staged = local(lanes, buffer.dtype)
+    store(staged, [whole], value)
+    for lane in range(lanes):
+        store(buffer, [lane], combine(buffer[lane], staged[lane]))
+
+
+def float_function(name: str, dtype: str, *arguments):
+    """What LLVM calls ``name``, one of `CUDA_FUNCTIONS`, for scalars and vectors of float32."""
+    if _machine.get() == CUDA:
+        return T.call_pure_extern(dtype, CUDA_FUNCTIONS[name], *arguments)
+    return T.call_llvm_pure_intrin(dtype, name, *arguments)
 
 
 def lanes_at(start, lanes: int):
@@ -60,6 +97,11 @@ def lanes_at(start, lanes: int):
 def store(buffer, indices: list, value) -> None:
     """Store ``value`` (scalar, or a vector where the last index is a ramp)."""
     T.buffer_store(buffer, value, indices)
+
+
+def unfused_add(a, b, dtype: str):
+    """``a + b`` of float32, rounded by itself where NVIDIA's compiler would fuse a product too."""
+    return T.call_pure_extern(dtype, "__fadd_rn", a, b) if _machine.get() == CUDA else a + b
 
 
 def splat(value, dtype: str, lanes: int):

@@ -11,6 +11,7 @@ from ..kernels.fixed_point import FLOAT, REQUANTIZE
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO, check_schedule, layout_of
 from ..kernels.spec import ConvSpec, ConvWeights
+from ..kernels.tir import CPU
 from ..kernels.tuned import Tuned
 from ..parts import joined
 from . import overflow, ranges
@@ -42,7 +43,7 @@ def lower(
     module : tvm.IRModule
         From a frontend or from `relaxquant.quantize`.
     target : tvm.target.Target
-        An llvm target; its features choose the instruction set.
+        Of kind llvm or cuda; its features, or compute capability, choose the instruction set.
     schedule : str
         Row of the schedule table for all layers it takes, or ``"auto"``; its layout is that of all
         feature maps.
@@ -60,8 +61,9 @@ def lower(
     """
     check_schedule(schedule)
     check_requantize(requantize)
-    reader, graph = _prepared(module, schedule, requantize)
-    return Emitter(graph, reader, instruction_set(target), schedule, tuned).emit()
+    isa = instruction_set(target)
+    reader, graph = _prepared(module, schedule, requantize, halos=isa.machine == CPU)
+    return Emitter(graph, reader, isa, schedule, tuned).emit()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def check_requantize(name: str) -> None:
         raise InputError(f"requantize must be one of {known}, not {name!r}{hint}")
 
 
-def _prepared(module: tvm.IRModule, schedule: str, requantize: str = FLOAT) -> tuple[Reader, Graph]:
+def _prepared(
+    module: tvm.IRModule, schedule: str, requantize: str = FLOAT, halos: bool = True
+) -> tuple[Reader, Graph]:
     """Read, fused, and with a layout for every value."""
     keep_float: dict[str, str] = {}
     while True:
@@ -110,7 +114,7 @@ def _prepared(module: tvm.IRModule, schedule: str, requantize: str = FLOAT) -> t
         ranges.find(graph)
         overflowing = overflow.find(graph)
         if not overflowing:
-            assign(graph, layout_of(schedule))
+            assign(graph, layout_of(schedule), halos)
             return reader, graph
         # In float such a layer is fused otherwise, so everything starts anew.
         keep_float |= overflowing

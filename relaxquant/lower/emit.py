@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import tvm
@@ -10,9 +11,11 @@ import tvm_ffi
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from ..kernels.cuda import bind
 from ..kernels.fixed_point import FLOAT, TFLITE
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
+from ..kernels.tir import CUDA
 from ..kernels.tuned import Tuned
 from ..kernels.weight_bits import bits_of
 from ..recent import Recent
@@ -103,7 +106,10 @@ class Emitter:
 
     def _function(self, node: Node, implementation: Implementation):
         if implementation.key not in self.functions:
-            function = PRIM_FUNCS.get((implementation.key, self.isa), implementation.build)
+            build = implementation.build
+            if self.isa.machine == CUDA:
+                build = partial(bind.emit, build)
+            function = PRIM_FUNCS.get((implementation.key, self.isa), build)
             name = _function_name(node, implementation, function)
             self.functions[implementation.key] = self.builder.add_func(function, name)
         return self.functions[implementation.key]

@@ -15,7 +15,7 @@ QUAD = 4  # channels of one int8 dot product
 TAKE_ANY = ("quantize", "clip", "load", "store")  # their kernel reads every layout
 
 
-def assign(graph: Graph, layout: str = NCHW16C) -> None:
+def assign(graph: Graph, layout: str = NCHW16C, halos: bool = True) -> None:
     """Choose the block of every value and insert the conversions that follow, in place.
 
     The network's inputs and outputs, and what stays with TVM, are float32 in plain NCHW. Everything
@@ -29,8 +29,10 @@ def assign(graph: Graph, layout: str = NCHW16C) -> None:
         The network, fused.
     layout : str
         ``"NCHW16c"`` or ``"NHWC"``.
+    halos : bool
+        Whether there is a kernel for images with a border around them.
     """
-    blocks = _Blocks(layout)
+    blocks = _Blocks(layout, halos)
     users = graph.users()
     for node in graph.nodes:
         node.output.block = blocks.of_output(node, users.get(node.output, []))
@@ -60,8 +62,8 @@ def stays_with_tvm(node: Node) -> bool:
 class _Blocks:
     """The block in which a layer gives its output, and needs its inputs, in one layout."""
 
-    def __init__(self, layout: str):
-        self.layout = layout
+    def __init__(self, layout: str, halos: bool):
+        self.layout, self.halos = layout, halos
 
     def of_output(self, node: Node, readers: list[Node | None]) -> int:
         """Block of the node's output, for those who read it."""
@@ -69,7 +71,7 @@ class _Blocks:
             return 1
         quantizes = node.op in ("quantize", "clip", "load") and node.output.is_quantized
         if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
-            if self.layout == NCHW16C and node.output.dtype == "uint8":
+            if self.halos and self.layout == NCHW16C and node.output.dtype == "uint8":
                 node.output.halo = _common_halo(node.output, readers)
             return node.output.shape[1] if node.output.halo else QUAD
         return self._whole(node.output)

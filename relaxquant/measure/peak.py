@@ -137,7 +137,7 @@ def machine_peak(
     """
     most = pool.check(threads)
     counts = tuple(sorted({1, most}))
-    resolved = targets.resolve(target)
+    resolved = targets.resolve_cpu(target, "the peak measurement")
     isa = instruction_set(resolved)
     gmacs = {}
     for dot in (None, *isa.dots):

@@ -117,7 +117,7 @@ def tune(
     """
     _check(budget_s, method, trials, runner)
     threads = pool.check(threads) if runner == LOCAL else _board_threads(threads)
-    resolved = targets.resolve(target)
+    resolved = targets.resolve_cpu(target, "rq.tune")
     layers = conv_layers(bind_batch(module, "graph", batch))
     isa = instruction_set(resolved)
     if runner == LOCAL:

@@ -9,7 +9,8 @@ the file of its family) and a line in `INSTRUCTION_SETS`; nothing else names a C
   weights that a proof accepts (`proven_free_of_saturation`); one that is exact for all comes last;
 - a `PairDot`, which may be missing, adds int16 products;
 - a `TableLookup`, which may be missing, looks up bytes in tables, and a `BitCount` counts bits;
-- a CPU without a dot product takes the plain arithmetic of `generic`.
+- a CPU without a dot product takes the plain arithmetic of `generic`;
+- a GPU of NVIDIA's gets one by its compute capability (`cuda`).
 
 ``tests/kernels`` compiles for CPUs that are not at hand and counts instructions; how to run such
 code is the affair of whoever has the CPU, or an emulator.
@@ -33,6 +34,7 @@ from .base import (
     fits_int16,
     proven_free_of_saturation,
 )
+from .cuda import CUDA_DP4A, CUDA_MMA_SM75, CUDA_MMA_SM80, CUDA_SETS
 from .generic import GENERIC
 
 # Widest first: the first one whose features the target has is taken.
@@ -50,7 +52,10 @@ INSTRUCTION_SETS: tuple[InstructionSet, ...] = (
 
 
 def instruction_set(target: tvm.target.Target) -> InstructionSet:
-    """The best instruction set that ``target`` has all features of."""
+    """The best instruction set that ``target`` has all features of, or the compute capability."""
+    if _target.is_cuda(target):
+        capability = _target.compute_capability(target)
+        return next(isa for least, isa in CUDA_SETS if least <= capability)
     available = _target.features(target)
     return next(isa for isa in INSTRUCTION_SETS if isa.features <= available)
 
@@ -61,6 +66,9 @@ __all__ = [
     "AVX512",
     "AVX512_VBMI",
     "AVX512_VNNI",
+    "CUDA_DP4A",
+    "CUDA_MMA_SM75",
+    "CUDA_MMA_SM80",
     "GENERIC",
     "INSTRUCTION_SETS",
     "NEON",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..tir import T
+from ..tir import CPU, T
 
 INT16_MIN, INT16_MAX = -(1 << 15), (1 << 15) - 1
 
@@ -224,6 +224,12 @@ class InstructionSet:
     add_bytes : callable, optional
         ``add_bytes(acc, x)`` adds the four bytes of each lane of ``x``, uint8 x 4 lanes, to
         ``acc``, int32 x lanes; without one there is `add_bytes_plainly`.
+    machine : str
+        ``"cpu"``, or ``"cuda"``, whose kernels are functions of a thread: a vector is then four
+        neighbouring channels in one thread's registers.
+    matrix_multiply : str
+        What multiplies whole tiles of integers, for a schedule of its own; empty where nothing
+        does.
     """
 
     name: str
@@ -239,6 +245,8 @@ class InstructionSet:
     lookup: TableLookup | None = field(repr=False, default=None)
     bit_count: BitCount | None = field(repr=False, default=None)
     add_bytes: Callable | None = field(repr=False, default=None)
+    machine: str = CPU
+    matrix_multiply: str = ""
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.

@@ -1,0 +1,175 @@
+"""A network compiled for an NVIDIA GPU: run it where there is one, read its code anywhere.
+
+TVM's wheel writes CUDA text without a GPU or a toolkit. Machine code comes of it only where it
+runs, by the compiler that TVM finds there: ``nvcc``, else NVRTC of the package ``cuda-bindings``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
+
+from .. import target as targets
+from ..errors import InputError, TargetError
+from ..kernels.cuda.generate import generate
+from .library import Library, Metadata, arrays_of
+from .program import import_tree, link
+
+FORMS = ("cuda", "ptx")
+# What TVM's call of nvcc reads: fast mathematics would round otherwise than kernels say.
+COMPILER = {"TVM_CUDA_COMPILE_MODE": "nvcc", "TVM_CUDA_NVCC_NO_FAST_MATH": "1"}
+
+
+class CudaProgram:
+    """A network's kernels as one CUDA module, and the bytecode that calls them.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Relax after `pipelines.machine_pipeline`, and the PrimFuncs it calls, on threads.
+    target : tvm.target.Target
+        A CUDA target.
+    """
+
+    def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
+        functions = module.functions.items()
+        kernels = {name: part for name, part in functions if isinstance(part, PrimFunc)}
+        with exact_compiler():
+            built = generate(tvm.IRModule(kernels), target)
+        self.executable = link(module, target, [built])
+        self.text = "\n".join(part.inspect_source("cuda") for part in built.imports)
+
+
+class CudaStockProgram:
+    """A network as ``relax.build`` compiles it for CUDA, with the interface of `CudaProgram`."""
+
+    def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
+        with exact_compiler(), target:
+            self.executable = relax.build(
+                module, target, relax_pipeline=relax.get_default_pipeline(target)
+            )
+        modules = [part for part in import_tree(self.executable.mod) if part.kind == "cuda"]
+        self.text = "\n".join(part.inspect_source("cuda") for part in modules)
+
+
+class CudaLibrary(Library):
+    """What `relaxquant.compile` gives for a CUDA target.
+
+    ``kernels``, ``memory`` and ``source`` are as of any `Library`. It runs where there is a GPU;
+    it is not profiled layer by layer, and not exported.
+    """
+
+    def __init__(
+        self,
+        program: CudaProgram | CudaStockProgram,
+        metadata: Metadata,
+        target: tvm.target.Target,
+    ):
+        # No virtual machine yet: it would copy the weights to a GPU, and there may be none.
+        self.metadata, self._target = metadata, target
+        self._program = lambda: program
+
+    def __call__(self, *inputs):
+        """Run the network on the GPU, copies there and back included.
+
+        Raises
+        ------
+        InputError
+            If the number, a shape or a dtype of the inputs is wrong.
+        TargetError
+            If there is no CUDA device.
+        """
+        arrays = [np.asarray(value) for value in inputs]
+        self._check(arrays)
+        main, device = self._on_gpu
+        return arrays_of(main(*(tvm.runtime.tensor(array, device=device) for array in arrays)))
+
+    def stamped(self, *inputs):
+        """Raise TargetError: a GPU's kernels are not timed by a CPU's counter."""
+        raise self._not_for_gpus(
+            "profiled layer by layer", "time whole calls, or use NVIDIA's nsys"
+        )
+
+    def profile(self, *inputs, repeats: int = 10):
+        """Raise TargetError: a GPU's kernels are not timed by a CPU's counter."""
+        raise self._not_for_gpus(
+            "profiled layer by layer", "time whole calls, or use NVIDIA's nsys"
+        )
+
+    def export(self, path: str | Path, compiler: str | None = None) -> Path:
+        """Raise TargetError: there is no machine code before there is a GPU."""
+        raise self._not_for_gpus("exported", "compile it on the machine that is to run it")
+
+    def source(self, form: str = "cuda") -> str:
+        """Generated code of all kernels.
+
+        Parameters
+        ----------
+        form : str
+            ``"cuda"`` for CUDA C++, ``"ptx"`` for what nvcc makes of it.
+
+        Raises
+        ------
+        InputError
+            If there is no such form.
+        TargetError
+            If there is no nvcc, or it does not know the compute capability.
+        """
+        if form not in FORMS:
+            raise InputError(f"source form of a CUDA network must be 'cuda' or 'ptx', got {form!r}")
+        return self._program().text if form == "cuda" else ptx(self._program().text, self._target)
+
+    @cached_property
+    def _on_gpu(self) -> tuple:
+        device = tvm.cuda(0)
+        if not device.exist:
+            raise TargetError(
+                "there is no CUDA device here: a network compiled for "
+                f"{targets.name(self._target)} can only be looked into (lib.kernels, "
+                "lib.source('cuda')); compile with target='native' to run it on this CPU"
+            )
+        self._machine = relax.VirtualMachine(self._program().executable, device)
+        return self._machine["main"], device
+
+    def _not_for_gpus(self, done: str, instead: str) -> TargetError:
+        return TargetError(f"a network compiled for CUDA cannot be {done}: {instead}")
+
+
+def ptx(text: str, target: tvm.target.Target) -> str:
+    """PTX of CUDA text by nvcc; TargetError without one, or with one that cannot."""
+    arch = str(target.attrs["arch"])
+    if shutil.which("nvcc") is None:
+        raise TargetError("PTX is made by nvcc, and there is none on the PATH: install CUDA's")
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder) / "kernels.cu", Path(folder) / "kernels.ptx"
+        source.write_text(text)
+        command = ["nvcc", "-ptx", "-O3", "-w", f"-arch={arch}", "-o", str(result), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            message = (done.stderr.strip() or "no message").splitlines()[0]
+            raise TargetError(f"nvcc cannot compile for {arch}: {message}")
+        return result.read_text()
+
+
+@contextlib.contextmanager
+def exact_compiler() -> Iterator[None]:
+    """Have TVM call nvcc, where there is one, without fast mathematics; what a user set stays."""
+    wanted = COMPILER if shutil.which("nvcc") else {}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

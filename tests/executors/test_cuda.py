@@ -1,0 +1,188 @@
+"""Networks compiled for CUDA: what is in their code, and that it computes what a CPU's does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+import relaxquant as rq
+from relaxquant import target as targets
+from relaxquant.executors import cuda
+from relaxquant.inspect.cuda import integer_products
+from relaxquant.lower import lower
+from tests.kernels.cuda_emulator import emulate, needs_compiler
+from tests.networks import make
+
+WITH_GPU = pytest.mark.skipif(not tvm.cuda(0).exist, reason="there is no CUDA device")
+WITHOUT_GPU = pytest.mark.skipif(tvm.cuda(0).exist, reason="there is a CUDA device")
+
+
+def quantized(name: str, **options):
+    """A small network in int8, all its layers quantized, and an input."""
+    network, x = make(name)
+    module = rq.frontends.from_torch(network, x)
+    config = rq.QConfig.best(calibrate_mode="global_scale", **options)
+    return rq.quantize(module, config), x.numpy()
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return quantized("residual")
+
+
+@pytest.fixture(scope="module")
+def library(residual):
+    return rq.compile(residual[0], target="sm_80")
+
+
+def emulated(module: tvm.IRModule, arch: str, x: np.ndarray) -> np.ndarray:
+    """A lowered network's output, kernel by kernel in `cuda_emulator`; all its layers are ours."""
+    target = targets.resolve(arch)
+    lowered = lower(module, target).module
+    functions = {
+        variable.name_hint: function
+        for variable, function in lowered.functions.items()
+        if isinstance(function, tvm.tirx.PrimFunc)
+    }
+    kernels, main = emulate(functions, target), lowered["main"]
+    values = {main.params[0]: x}
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            if not isinstance(binding.value, relax.Call):
+                values[binding.var] = values[binding.value]
+                continue
+            function, arguments = binding.value.args
+            arrays = [values[a] if a in values else a.value.numpy() for a in arguments]
+            kind = binding.value.ty_args[0]
+            output = np.zeros([int(size) for size in kind.shape], str(kind.dtype))
+            kernels[function.name_hint](*map(np.ascontiguousarray, arrays), output)
+            values[binding.var] = output
+    return values[main.body.body]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "arch", "options"),
+    [
+        ("residual", "sm_61", {}),
+        ("residual", "sm_80", {}),
+        ("inverted_residual", "sm_75", {}),
+        ("flatten_dense", "sm_80", dict(nbit_weight=4, nbit_input=4)),
+        ("residual", "sm_61", dict(nbit_input=16)),
+    ],
+)
+def test_the_integers_are_those_of_a_cpu(name, arch, options):
+    module, x = quantized(name, **options)
+    np.testing.assert_array_equal(emulated(module, arch, x), rq.compile(module)(x))
+
+
+@needs_compiler
+def test_fp32_is_that_of_a_cpu():
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x)
+    got = emulated(module, "sm_80", x.numpy())
+    np.testing.assert_allclose(got, rq.compile(module)(x), rtol=1e-4, atol=1e-5)
+
+
+@WITH_GPU
+@pytest.mark.parametrize("name", ["residual", "inverted_residual", "flatten_dense", "branches"])
+@pytest.mark.parametrize("executor", ["graph", "vm"])
+def test_a_gpu_computes_what_a_cpu_does(name, executor):
+    module, x = quantized(name)
+    got = rq.compile(module, target="cuda", executor=executor)(x)
+    np.testing.assert_allclose(got, rq.compile(module)(x), rtol=1e-6)
+
+
+def test_every_convolution_has_its_instruction_in_its_own_kernel(library):
+    found = integer_products(library.source("cuda"))
+    layers = [record for record in library.kernels if record.macs]
+    assert len(layers) == 5
+    for record in layers:
+        (instruction,) = found[f"{record.name}_kernel"]
+        assert record.instructions.startswith(instruction)
+        assert {"dp4a": "cuda_dp4a", "mma.sync": "cuda_mma"}[instruction] == record.schedule
+    assert "mma.sync.aligned.m16n8k32" in library.source("cuda")
+
+
+def test_stock_tvm_has_no_integer_products(residual):
+    stock = rq.compile(residual[0], target="sm_80", executor="naive")
+    found = integer_products(stock.source("cuda"))
+    assert sum("conv2d" in name for name in found) == 4
+    assert not any(found.values())
+    assert all(record.precision == "fp32" for record in stock.kernels)
+
+
+@WITHOUT_GPU
+def test_without_a_gpu_it_says_so(library, residual):
+    with pytest.raises(rq.TargetError, match=r"no CUDA device here.*lib\.source\('cuda'\)"):
+        library(residual[1])
+    with pytest.raises(rq.InputError, match="must have shape"):
+        library(residual[1][:1])
+
+
+def test_what_is_not_for_gpus_says_what_is(library, residual, tmp_path):
+    for use in (library.profile, library.stamped):
+        with pytest.raises(rq.TargetError, match=r"cannot be profiled.*whole calls"):
+            use(residual[1])
+    with pytest.raises(rq.TargetError, match=r"cannot be exported.*on the machine"):
+        library.export(tmp_path / "net.so")
+    with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'asm'"):
+        library.source("asm")
+    with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'll'"):
+        rq.proof(library)
+    with pytest.raises(rq.InputError, match="no CUDA kernel requantizes as 'tflite'"):
+        rq.compile(residual[0], target="sm_80", requantize="tflite")
+    with pytest.raises(rq.TargetError, match=r"rq\.tune knows CPUs only, not cuda sm_80"):
+        rq.tune(residual[0], target="sm_80")
+
+
+@pytest.mark.parametrize("arch", ["sm_60", "sm_77", "sm_x"])
+def test_unknown_compute_capabilities_are_named(arch):
+    for target in (arch, {"kind": "cuda", "arch": arch}):
+        with pytest.raises(rq.TargetError, match=f"'{arch}'.*dp4a came with sm_61.*sm_75"):
+            targets.resolve(target)
+
+
+@WITHOUT_GPU
+def test_cuda_without_a_gpu_is_sm_80():
+    assert targets.name(targets.resolve("cuda")) == "cuda sm_80"
+    assert (
+        targets.resolve(tvm.target.Target({"kind": "cuda", "arch": "sm_75"})).attrs["arch"]
+        == "sm_75"
+    )
+
+
+def test_ptx_without_nvcc_names_it(library, monkeypatch):
+    monkeypatch.setattr(cuda.shutil, "which", lambda _name: None)
+    with pytest.raises(rq.TargetError, match="nvcc"):
+        library.source("ptx")
+
+
+def test_the_compilers_settings_are_put_back(monkeypatch):
+    monkeypatch.setattr(cuda.shutil, "which", lambda _name: "/somewhere/nvcc")
+    monkeypatch.setenv("TVM_CUDA_COMPILE_MODE", "nvrtc")
+    monkeypatch.delenv("TVM_CUDA_NVCC_NO_FAST_MATH", raising=False)
+    with cuda.exact_compiler():
+        assert cuda.os.environ["TVM_CUDA_COMPILE_MODE"] == "nvrtc"
+        assert cuda.os.environ["TVM_CUDA_NVCC_NO_FAST_MATH"] == "1"
+    assert "TVM_CUDA_NVCC_NO_FAST_MATH" not in cuda.os.environ
+
+
+def test_what_is_asked_for_in_nhwc_still_compiles(residual):
+    library = rq.compile(residual[0], target="sm_80", schedule="nhwc_quantized_interleaved")
+    schedules = {record.schedule for record in library.kernels if record.macs}
+    assert "reference" in schedules and schedules <= {"reference", "cuda_dp4a", "cuda_mma"}
+
+
+def test_the_batch_may_be_symbolic():
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x, dynamic_batch=True)
+    module = rq.quantize(module, rq.QConfig.best(calibrate_mode="global_scale"))
+    library = rq.compile(module, target="sm_80", executor="vm")
+    assert {record.instructions for record in library.kernels if record.macs} == {
+        "dp4a",
+        "mma.sync.m16n8k32",
+    }
+    assert len(integer_products(library.source("cuda"))) >= 8

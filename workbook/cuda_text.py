@@ -1,0 +1,93 @@
+"""Networks compiled for CUDA: integer products in their text, and how their weights lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from relaxquant.inspect import cuda
+from relaxquant.kernels.cuda.conv2d_mma import pack_fragments
+from relaxquant.kernels.pack import pack_conv
+from relaxquant.kernels.spec import ConvSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from relaxquant import Library
+    from workbook.context import Run
+
+INSTRUCTIONS = ("dp4a", "mma.sync")
+STOCK = "stock TVM, naive int8"
+PERCENT = 100
+
+
+def network_lines(libraries: Mapping[str, Library]) -> list[dict[str, Any]]:
+    """A line a library: kernels, those with integer products, and the products in their text."""
+    lines = []
+    for name, library in libraries.items():
+        found = cuda.integer_products(library.source("cuda"))
+        line = {"compiled": name, "kernels": len(found)}
+        line["with integer products"] = sum(bool(counts) for counts in found.values())
+        lines.append(line | {word: sum(c[word] for c in found.values()) for word in INSTRUCTIONS})
+    return lines
+
+
+def layer_lines(library: Library) -> list[dict[str, Any]]:
+    """A line a distinct layer that multiplies: its kernel's schedule and integer products."""
+    found = cuda.integer_products(library.source("cuda"))
+    lines: dict[str, dict[str, Any]] = {}
+    for record in library.kernels:
+        if not record.macs:
+            continue
+        line = lines.setdefault(record.name, {"layer": record.shape, "times": 0})
+        line["times"] += 1
+        line |= {"schedule": record.schedule, "layout": record.layout, "tile": record.tile}
+        counts = found[f"{record.name}_kernel"]
+        lines[record.name] = line | {word: counts[word] for word in INSTRUCTIONS}
+    return list(lines.values())
+
+
+def integer_share(library: Library) -> float:
+    """Part of the multiply-accumulates, in %, that are of kernels with integer products."""
+    found = cuda.integer_products(library.source("cuda"))
+    macs = {True: 0, False: 0}
+    for record in library.kernels:
+        macs[bool(found.get(f"{record.name}_kernel"))] += record.macs
+    return PERCENT * macs[True] / sum(macs.values())
+
+
+def keep(run: Run, libraries: Mapping[str, Library], common: Mapping[str, Any]) -> None:
+    """Record the share of multiply-accumulates in kernels with integer products, one by executor.
+
+    Parameters
+    ----------
+    run : Run
+        The notebook's.
+    libraries : mapping
+        Those of one target, stock TVM's and ours.
+    common : mapping
+        Columns that all result rows share.
+    """
+    for library in libraries.values():
+        executor = library.metadata.executor
+        schedule = "tvm default" if executor == "naive" else "auto"
+        columns = {"schedule": schedule, "executor": executor}
+        share = integer_share(library)
+        run.record(metric="cuda_integer_macs", value=share, unit="%", **columns, **common)
+
+
+def packed_lines() -> list[dict[str, Any]]:
+    """Which outputs and inputs the first words of a packed 1x1 layer belong to, of 32 to 16."""
+    spec = ConvSpec(1, TensorSpec(32, 1, 1, "uint8"), TensorSpec(16, 1, 1, "uint8"))
+    names = np.arange(16 * 32, dtype=np.int64).reshape(16, 32, 1, 1)
+    orders = {
+        "OIHW4o4i, dp4a": pack_conv(spec, names, 4).ravel(),
+        "a warp's fragments, mma.sync": pack_fragments(spec, names).ravel(),
+    }
+    lines = []
+    for layout, order in orders.items():
+        for first in range(0, 20, 4):
+            outputs, inputs = np.divmod(order[first : first + 4], 32)
+            word = {"layout": layout, "word": first // 4, "output channel": int(outputs[0])}
+            lines.append(word | {"input channels": f"{inputs[0]} to {inputs[-1]}"})
+    return lines
