@@ -21,12 +21,18 @@ from workbook.errors import WorkbookError
 KEPT = (
     "results.csv",
     "run.json",
+    "figures/00_start_here-overview.png",
     "figures/01_fp32_compile-latency.png",
     "figures/02_naive_int8-latency.png",
     "figures/03_graph_int8-table1.png",
     "figures/03_graph_int8-layer_rates.png",
     "figures/04_schedules-rates.png",
     "figures/05_batch_and_memory-time_and_memory.png",
+    "figures/06_bit_widths-fronts.png",
+    "figures/07_llvm_ir_dtypes-flame.png",
+    "figures/08_tflite_accuracy-latency.png",
+    "figures/10_report-gain.png",
+    "figures/12_tuning-curves.png",
 )
 START, END = "<!-- reference:start -->", "<!-- reference:end -->"
 ROWS = {  # table row -> notebook, executor, precision, schedule (empty: any)
@@ -49,7 +55,7 @@ def keep(run: Path, reference: Path, readme: Path) -> None:
     """
     missing = [name for name in KEPT if not (run / name).is_file()]
     if missing:
-        raise WorkbookError(f"{run} lacks {', '.join(missing)}: run notebooks 01 to 05 there first")
+        raise WorkbookError(f"{run} lacks {', '.join(missing)}: run all notebooks there first")
     for name in KEPT:
         (reference / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, reference / name)
@@ -94,25 +100,57 @@ def _sentences(results: pd.DataFrame) -> list[str]:
         "(paired by round).",
         f"- The fastest int8 schedule against the fastest of fp32: {best} times faster.",
     ]
-    for row in results.query("metric == 'top1_difference'").itertuples():
+    for row in _of(results, "03_graph_int8").query("metric == 'top1_difference'").itertuples():
         sentences.append(
             f"- Top-1 of {row.model} in int8 against fp32: {row.value:+.2f} points "
             f"({row.ci_low:+.2f} to {row.ci_high:+.2f}) on {row.n:.0f} images."
         )
+    return sentences + _other_notebooks(results)
+
+
+def _other_notebooks(results: pd.DataFrame) -> list[str]:
+    """Few bits beside 8, the share of integers, and TFLite's models beside LiteRT."""
+    sentences = []
+    few = _of(results, "06_bit_widths").query("metric == 'speedup' and precision == 'w4a4'")
+    for row in few.itertuples():
+        untrained = "" if row.trained else " (untrained)"
+        sentences.append(
+            f"- {row.model}{untrained} in w4a4, its ends in w8a8: {_interval(row)} times faster "
+            "than in w8a8, direct."
+        )
+    proofs = _of(results, "07_llvm_ir_dtypes").query("metric == 'integer_macs'")
+    for row in proofs.query("precision == 'w8a8'").itertuples():
+        name = "naive int8" if row.executor == "naive" else "our int8"
+        sentences.append(
+            f"- Multiply-accumulates that {name} does in integers, read from machine code: "
+            f"{row.value:.1f} %."
+        )
+    ratios = _of(results, "08_tflite_accuracy").query("metric == 'time_ratio'")
+    for row in ratios[ratios["executor"] == "our int8 / LiteRT"].itertuples():
+        sentences.append(
+            f"- {row.model}, quantized by TFLite: {_interval(row)} of LiteRT XNNPACK's time."
+        )
     return sentences
+
+
+def _interval(row) -> str:
+    return f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
+
+
+def _of(results: pd.DataFrame, notebook: str) -> pd.DataFrame:
+    return results[results["notebook"] == notebook]
 
 
 def _speedup(results: pd.DataFrame, notebook: str) -> str:
     chosen = results.query(
         "metric == 'speedup' and notebook == @notebook and schedule != 'auto, tuned'"
     )
-    row = chosen.iloc[0]
-    return f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
+    return _interval(chosen.iloc[0])
 
 
 def _origin(results: pd.DataFrame, facts: dict) -> str:
     threads = facts["parameters"]["03_graph_int8"]["threads"]
-    rounds = int(results.query("metric == 'latency'").n.max())
+    rounds = int(_of(results, "03_graph_int8").query("metric == 'latency'").n.max())
     return (
         f"Medians of {rounds} interleaved rounds, {threads} threads, {results.machine.iloc[0]}; "
         "from the reference run in [outputs/reference](outputs/reference/results.csv)."
