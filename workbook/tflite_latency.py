@@ -92,7 +92,7 @@ def _child(name: str, path: Path, data: Path, threads: int) -> Timed:
     environment = dict.fromkeys(VARIABLES, str(threads))
     if name != LITERT:
         environment |= PEERS["ours"].environment
-    first = {"path": str(path), "input": str(data), "threads": threads}
+    first = {"path": str(path), "litert": name == LITERT, "input": str(data), "threads": threads}
     return Timed("workbook.tflite_worker", environment, **first)
 
 

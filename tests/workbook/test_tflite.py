@@ -51,7 +51,7 @@ def subject(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tflite")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RELAXQUANT_IMAGES", str(picture_folder(folder / "pictures")))
-        model = small_model(folder / "small.tflite")
+        model = small_model(folder / "small.lite")  # a package calls it so; no suffix tells
         (found,) = tflite_subject.subjects([model], PICTURES, 0, SETTINGS)
     return found
 
