@@ -1,7 +1,7 @@
 """``python -m workbook.tflite_worker``: the process that one way to run a TFLite model is timed in.
 
-The first request names the file, whether it is LiteRT's or an exported library of ours, the input and
-the threads; the answer to it is the model's output, for the parent to check.
+The first request names the file, whether it is LiteRT's or an exported library of ours, the input
+and the threads; the answer to it is the model's output, for the parent to check.
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ def test_images_without_labels_give_no_accuracy(subject):
 @pytest.mark.slow
 def test_every_way_is_timed_in_its_own_process_and_checked(subject, monkeypatch):
     monkeypatch.setattr(tflite_latency, "MIN_SAMPLE_S", 0.001)
+    monkeypatch.setattr(tflite_latency, "PAUSE_S", 0.0)
     timings = tflite_latency.timed(subject, 1, 10, 0)
     assert set(timings.samples) == {*tflite_subject.OURS, LITERT, tflite_latency.CONTROL}
     run, rows = recording_run()
