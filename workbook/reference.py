@@ -122,8 +122,8 @@ def _other_notebooks(results: pd.DataFrame) -> list[str]:
     for row in proofs.query("precision == 'w8a8'").itertuples():
         name = "naive int8" if row.executor == "naive" else "our int8"
         sentences.append(
-            f"- Multiply-accumulates that {name} does in integers, read from machine code: "
-            f"{row.value:.1f} %."
+            f"- Multiply-accumulates of {row.model} that {name} does in integers, by its machine "
+            f"code: {row.value:.1f} %."
         )
     ratios = _of(results, "08_tflite_accuracy").query("metric == 'time_ratio'")
     for row in ratios[ratios["executor"] == "our int8 / LiteRT"].itertuples():
