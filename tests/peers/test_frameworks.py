@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from workbook.errors import WorkbookError
-from workbook.peers import litert, registry, torch_eager, torch_inductor, worker
+from workbook.peers import bind, litert, registry, torch_eager, torch_inductor, worker
 from workbook.peers.job import Job
 from workbook.peers.remote import Child, Worker, WorkerError
 
@@ -37,6 +38,19 @@ def test_framework_computes_the_network_in_a_process_of_its_own(peer, precision,
         assert about["agreed"] >= (7 if precision == "fp32" else 4)
         assert 0 < about["added_bytes"] < about["peak_bytes"]
         assert process.elapsed_ns(3) > 0
+
+
+@pytest.mark.skipif(len(bind.processors(2)) < 2, reason="there is one processor only")
+def test_our_main_thread_stays_on_its_core(job):
+    """TVM gives it all of them back when its pool is configured, and binds the others."""
+    wanted = job("ours", "fp32", threads=2)
+    adapter = registry.PEERS["ours"].adapter()
+    if not adapter.artifact(wanted).exists():
+        adapter.prepare([wanted])
+    with contextlib.closing(Worker(wanted, 1)) as process:
+        process.ready()
+        process.elapsed_ns(3)
+        assert os.sched_getaffinity(process._child._process.pid) == set(bind.processors(2)[:1])
 
 
 @pytest.mark.usefixtures("_zoo")

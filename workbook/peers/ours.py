@@ -83,9 +83,12 @@ def exported(path: Path, threads: int) -> Library:
     """Load what `Library.export` wrote, for any number of threads, before TVM is imported."""
     os.environ["TVM_NUM_THREADS"] = str(threads)
     import relaxquant as rq
+    from relaxquant.executors import threads as pool
 
     library = rq.load(path)
     library.metadata = dataclasses.replace(library.metadata, threads=threads)
+    # The pool first: as it is configured, TVM lets the main thread run anywhere again.
+    pool.use(threads)
     bind.main_thread(threads)
     return library
 
