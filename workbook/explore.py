@@ -15,7 +15,7 @@ import numpy as np
 import relaxquant as rq
 from relaxquant import measure, zoo
 from relaxquant.inspect import LayerBound, layer_bounds
-from relaxquant.kernels.registry import AUTO, SCHEDULES
+from relaxquant.kernels.registry import AUTO, cpu_rows
 from relaxquant.measure import Peak
 from workbook import latency, shares, widths
 from workbook.schedules import REFERENCE
@@ -37,8 +37,8 @@ PEAKS = 3  # measurements of the machine's limits at most; each takes a second o
 
 
 def schedules() -> list[str]:
-    """``auto``, then the rows of the schedule table but for the scalar reference."""
-    return [AUTO, *dict.fromkeys(row.name for row in SCHEDULES if row.name != REFERENCE)]
+    """``auto``, then the schedules for CPUs but for the scalar reference."""
+    return [AUTO, *dict.fromkeys(row.name for row in cpu_rows() if row.name != REFERENCE)]
 
 
 @dataclass(frozen=True)

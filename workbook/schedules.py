@@ -13,7 +13,7 @@ import relaxquant as rq
 from relaxquant.errors import InputError
 from relaxquant.kernels.ideal import ideal_speedup
 from relaxquant.kernels.intrinsics import instruction_set
-from relaxquant.kernels.registry import AUTO, SCHEDULES, check_schedule, layout_of
+from relaxquant.kernels.registry import AUTO, check_schedule, cpu_rows, layout_of
 from relaxquant.kernels.spec import NHWC
 from relaxquant.measure import Ratio, bootstrap_median
 from workbook.experiment import Pair
@@ -61,8 +61,8 @@ def variants(wanted: Sequence[str] = ()) -> list[Variant]:
     Parameters
     ----------
     wanted : sequence of str
-        Names of schedules; none means all but the scalar reference. The one that all others are
-        compared with is always there.
+        Names of schedules; none means all for CPUs but the scalar reference. The one that all
+        others are compared with is always there.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def variants(wanted: Sequence[str] = ()) -> list[Variant]:
     """
     for name in wanted:
         check_schedule(name)
-    names = {*wanted, BASE_SCHEDULE} if wanted else {row.name for row in SCHEDULES} - {REFERENCE}
-    rows = [row for row in SCHEDULES if row.name in names]
+    names = {*wanted, BASE_SCHEDULE} if wanted else {row.name for row in cpu_rows()} - {REFERENCE}
+    rows = [row for row in cpu_rows() if row.name in names]
     found = {Variant(row.name, p) for row in rows for p in WRITTEN if p in row.precisions}
     ordered = sorted(
         found,

@@ -61,7 +61,8 @@ def _integers(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if (row["metric"], row["precision"], row["executor"]) == ("integer_macs", "w8a8", "graph")
     }
-    return [f"does {min(shares):.4g} % of its multiply-accumulates in integers"] if shares else []
+    least = f"{min(shares):.4g} % of its multiply-accumulates" if shares else ""
+    return [f"does at least {least} in integers"] if shares else []
 
 
 def _is_change(row: Row) -> bool:

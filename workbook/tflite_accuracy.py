@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from workbook.context import Run
 
 ROUNDINGS = ("tflite", "float")
+# What a difference of top-1 is called by what it is to; that of other notebooks is to fp32.
+BASES = {LITERT: "top1_to_litert", INT8: "top1_to_int8"}
 FORCED = {
     "as they were": (SYMMETRIC, "symmetric"),
     "for each channel": (BY_CHANNEL, "symmetric by channel"),
@@ -118,7 +120,8 @@ def accuracy(run: Run, subject: Subject) -> dict[str, Any]:
     Parameters
     ----------
     run : workbook.context.Run
-        Where the rows go: ``top1`` and ``top5`` in percent, ``top1_difference`` in points.
+        Where the rows go: ``top1`` and ``top5`` in percent, ``top1_to_litert_difference`` in
+        points.
     subject : Subject
         The model.
 
@@ -145,10 +148,10 @@ def accuracy(run: Run, subject: Subject) -> dict[str, Any]:
 
 
 def difference(run: Run, subject: Subject, one: str, other: str) -> PairedDifference:
-    """Top-1 of one way minus that of another on the same images; a row ``top1_difference``."""
+    """Top-1 of one way minus that of another on the same images; a row ``<base>_difference``."""
     correct = [measure.top_k(subject.answers(name), subject.images.labels) for name in (one, other)]
     change = measure.paired_difference(*correct)
-    shares.keep_difference(run, change, subject.columns(one))
+    shares.keep_difference(run, change, subject.columns(one), BASES[other])
     return change
 
 
@@ -158,7 +161,7 @@ def symmetric(run: Run, subject: Subject, times: dict[str, str]) -> list[dict[st
     Parameters
     ----------
     run : workbook.context.Run
-        Where the rows ``top1_difference`` go.
+        Where the rows ``top1_to_int8_difference`` go.
     subject : Subject
         The model.
     times : dict

@@ -151,6 +151,11 @@ def schedule_names() -> list[str]:
     return [AUTO, *dict.fromkeys(schedule.name for schedule in SCHEDULES)]
 
 
+def cpu_rows() -> list[Schedule]:
+    """The rows that have kernels for CPUs."""
+    return [row for row in SCHEDULES if CPU in row.machines]
+
+
 def rows_of(name: str, precision: str) -> list[Schedule]:
     """Rows with a name that compute a precision, in the order in which they are asked."""
     return [r for r in reversed(SCHEDULES) if r.name == name and precision in r.precisions]

@@ -135,3 +135,9 @@ def test_without_a_screen_figures_and_table_are_kept(explorer, tmp_path, monkeyp
     kept = {path.name for path in tmp_path.rglob("explore-*")}
     assert {"explore-rates.png", "explore-pictures.svg", "explore-kernels.csv"} <= kept
     assert store.read(context.rows_file(tmp_path, "explore")) == []
+
+
+def test_schedules_to_choose_from_are_those_of_cpus():
+    names = explore.schedules()
+    assert names[0] == "auto" and "nchw_spatial_pack" in names
+    assert not [name for name in names if name.startswith("cuda") or name == "reference"]

@@ -36,7 +36,8 @@ def published() -> pd.DataFrame:
 def test_variants_are_the_table_of_schedules():
     found = table.variants()
     pairs = {(v.schedule, v.precision) for v in found if v.schedule != "auto"}
-    wanted = [row for row in SCHEDULES if row.name != "reference"]
+    # Those for GPUs are no choice on a CPU: asked for there, each layer would go by the rules.
+    wanted = [r for r in SCHEDULES if r.name != "reference" and not r.name.startswith("cuda")]
     rows = {(row.name, p) for row in wanted for p in ("fp32", "int8") if p in row.precisions}
     assert pairs == rows
     assert found[0].name == table.BASE
