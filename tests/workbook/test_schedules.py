@@ -115,7 +115,8 @@ def test_what_was_tuned_is_shown_for_this_network_only():
 
 
 def test_layers_of_one_shape_are_one_bar():
-    profile = [layer("p", 10**9, 1.0), layer("q", 10**9, 1.0), layer("p", 10**9, 0.5)]
+    profile = [layer("p", 10**9, 1.0), layer("q", 10**9, 1.0, "q -> y, 3x3"),
+               layer("p", 10**9, 0.5)]  # fmt: skip
     rates = schedule_plots.distinct_rates(profile)
     assert list(rates) == ["p -> y, 3x3", "q -> y, 3x3"]
     np.testing.assert_allclose(list(rates.values()), [2 / 1.5, 1])
