@@ -32,10 +32,8 @@ def latency_bars(timings: Timings, roles: Mapping[str, str], *, log: bool = Fals
         Logarithmic axis, for variants orders of magnitude apart.
     """
     names = list(roles)
-    medians = np.array([timings.median(name) for name in names]) * 1e3
-    quartiles = np.array([timings.quartiles(name) for name in names]).T * 1e3
+    medians, whiskers = _milliseconds(timings, names)
     figure, axes = pyplot.subplots(figsize=(7.2, 0.9 + 0.5 * len(names)))
-    whiskers = np.abs(quartiles - medians)
     colours = [colour(role) for role in roles.values()]
     bars = axes.barh(names, medians, xerr=whiskers, color=colours, error_kw={"lw": 1})
     axes.bar_label(bars, [f" {_short(value)} ms" for value in medians], padding=3)
@@ -71,12 +69,9 @@ def time_and_shares(
         width_ratios=[3, *[1.3] * len(shares)],
     )  # fmt: skip
     colours = [colour(role) for role in roles.values()]
-    medians = np.array([timings.median(name) for name in names]) * 1e3
-    quartiles = np.array([timings.quartiles(name) for name in names]).T * 1e3
+    medians, whiskers = _milliseconds(timings, names)
     time = panels[0]
-    bars = time.barh(
-        names, medians, xerr=np.abs(quartiles - medians), color=colours, ecolor="black"
-    )
+    bars = time.barh(names, medians, xerr=whiskers, color=colours, ecolor="black")
     time.bar_label(bars, [f" {_short(value)} ms" for value in medians], padding=3)
     time.set(xscale="log", xlabel="milliseconds for one batch, log scale")
     time.margins(x=0.32)
@@ -103,6 +98,13 @@ def _share_bars(
                 color="white" if inside else "black", fontsize=8,
             )  # fmt: skip
     axes.set_xlim(0, 105)
+
+
+def _milliseconds(timings: Timings, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Medians, and how far the quartiles lie below and above them, shape (2, names)."""
+    medians = np.array([timings.median(name) for name in names]) * 1e3
+    quartiles = np.array([timings.quartiles(name) for name in names]).T * 1e3
+    return medians, np.abs(quartiles - medians)
 
 
 def _short(value: float) -> str:
