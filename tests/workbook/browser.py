@@ -62,31 +62,32 @@ class Tab:
 
     def value(self, expression: str) -> Any:
         """Evaluate JavaScript, and wait for what it promises."""
-        found = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        found = self._evaluate(expression)
         assert "exceptionDetails" not in found, f"{expression}: {found}"
         return found["result"].get("value")
 
     def until(self, expression: str, seconds: float = SECONDS) -> Any:
-        """Evaluate JavaScript until it gives something true."""
+        """Evaluate JavaScript until it gives something true; till then it may throw."""
         end = time.monotonic() + seconds
-        while not (found := self.value(expression)):
-            assert time.monotonic() < end, f"not within {seconds} s: {expression}"
+        while not (value := (found := self._evaluate(expression))["result"].get("value")):
+            assert time.monotonic() < end, f"not within {seconds} s: {expression}: {found}"
             time.sleep(0.2)
-        return found
+        return value
 
     def centre(self, element: str) -> tuple[float, float]:
-        """Bring an element, a JavaScript expression, into view; return where its middle is."""
+        """Bring an element, a JavaScript expression, into view; return where its middle is.
+
+        Waited for and measured in one evaluation: JupyterLab takes cells out of the page and puts
+        them back while it lays a notebook out, so what was just there may be gone.
+        """
         middle = (
             "(e => { e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
             " return [b.x + b.width / 2, b.y + b.height / 2] })"
         )
-        return tuple(self.value(f"{middle}({element})"))
+        return tuple(self.until(f"{middle}({element})"))
 
     def click(self, element: str) -> None:
         """Move the mouse to an element, a JavaScript expression, once it is there, and click."""
-        self.until(f"!!({element})")
         x, y = self.centre(element)
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
@@ -137,6 +138,11 @@ class Tab:
         path.parent.mkdir(parents=True, exist_ok=True)
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _evaluate(self, expression: str) -> dict[str, Any]:
+        return self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
 
     def _next(self) -> dict[str, Any]:
         message = json.loads(self._socket.recv())
