@@ -136,6 +136,8 @@ class Node:
     of a conv2d are its data and, once fused, the residual; its ``reason`` says why it stays in
     float although it is quantized.
 
+    ``dense`` says of a conv2d that it is a dense layer.
+
     ``load`` and ``store`` are what stands between the caller's integers and ours. A ``view`` is the
     same memory under another shape.
 
@@ -151,6 +153,7 @@ class Node:
     label: str = ""
     window: Window = field(default_factory=Window)
     groups: int = 1
+    dense: bool = False
     weight: Weight | None = None
     bias: np.ndarray | None = None
     integer_bias: tuple[np.ndarray, np.ndarray] | None = None  # as the model has it, and its scale

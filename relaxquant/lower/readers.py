@@ -79,6 +79,7 @@ def dense(reader: Reader, var, call) -> Value:
         [data],
         output,
         window=Window((height, width)),
+        dense=True,
         weight=replace(weight, array=kernel, float32_scales=weight.float32_scales or one_scale),
         reason=reader.keep_float.get(var.name, ""),
     )

@@ -55,6 +55,7 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
             epilogue,
             requantize=TFLITE,
             step_by_step=not takes_at_once(multipliers(node)[1]),
+            rounds_once=node.dense,
             saturates=_integer_bounds(node) == _ends(node.output),
         )
     elif node.integer and node.output.is_quantized and not residual:
