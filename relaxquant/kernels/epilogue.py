@@ -16,7 +16,7 @@ from .intrinsics import InstructionSet
 from .requantize import clip_vector, from_float, fused_multiply_add, to_float
 from .rounding import round_vector
 from .spec import COMMON, EACH, ConvSpec, ConvWeights
-from .tir import T, arg, lanes_at, splat, store
+from .tir import T, arg, lanes_at, splat, store, tensor_arg
 
 
 class Epilogue:
@@ -44,12 +44,10 @@ class Epilogue:
         self.fixed_point = FixedPoint(spec, isa) if spec.epilogue.requantize == TFLITE else None
         scaled = integer and not self.fixed_point
         self.multiplier = arg("multiplier", (channels,), "float32") if scaled else None
-        self.residual = (
-            arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
-        )
+        self.residual = tensor_arg("residual", residual, batch) if residual else None
         # low, high, residual_scale
         self.bounds = arg("bounds", (3,), "int32" if self.fixed_point else "float32")
-        self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        self.output = tensor_arg("output", spec.out, batch)
 
     def initial(self, channel, window_sum=None):
         """Start value of the accumulators of the channels from ``channel`` on.
