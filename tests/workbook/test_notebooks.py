@@ -163,11 +163,10 @@ def test_figures_say_how_many_samples_they_show(path):
                 assert {"caption", "n"} <= {keyword.arg for keyword in node.keywords}, source
 
 
-# Captions of what shows no network's result; results.row and Shots label their networks by
-# themselves, as 10_report's rows do. A .tflite file, of 08, is never random.
+# Captions of what shows no network's result, or whose lines label their networks by themselves, as
+# those of 10_report do. A .tflite file, of 08, is never random.
 NO_RESULT = re.compile(
     "The machine and|Limits of|Published|Which stages|The first stage|Every stage|Top-1 of fp32 and"
-    "|What {pictures_model}"
 )
 LABELLED_ELSEWHERE = ("08_tflite_accuracy", "10_report", "11_cuda_int8", "12_tuning")
 
