@@ -3,8 +3,9 @@
 ``multiplier * 2**(shift - 31)`` stands for a real factor. The doubled product's high half is
 rounded to the nearest, halves upward, and then divided by a power of two to the nearest, halves
 away from zero. The two roundings are what makes results differ in the last bit from one product in
-float32 (`requantize`). Dense layers alone round the product once, halves away from zero: so LiteRT
-does it since its kernels of them are ruy's, the reference kernels too.
+float32 (`requantize`). Products of dense layers are rounded once, halves away from zero: LiteRT's
+reference kernels multiply them by the factor in float64, which 31 bits of it equal unless a product
+comes within 2**-24 of a half.
 
 A product of 32 bits fills a 64-bit lane, so even and odd lanes are multiplied by themselves; on
 x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`, for shifts of
@@ -20,8 +21,9 @@ rounding of negative numbers does not matter. Rounded once it is::
     floor((x * m + 2**(30 + e) - (x < 0)) / 2**(31 + e))
 
 Source: our own code for the arithmetic of gemmlowp's ``fixedpoint/fixedpoint.h``
-(SaturatingRoundingDoublingHighMul, RoundingDivideByPOT) and of TensorFlow Lite's
-``kernels/internal/common.h`` (MultiplyByQuantizedMultiplier).
+(SaturatingRoundingDoublingHighMul, RoundingDivideByPOT), of TensorFlow Lite's
+``kernels/internal/common.h`` (MultiplyByQuantizedMultiplier), and of LiteRT's
+``kernels/internal/reference/integer_ops/fully_connected.h``.
 """
 
 from __future__ import annotations

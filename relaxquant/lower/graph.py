@@ -107,8 +107,8 @@ class Weight:
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
     ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
-    ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of
-    uint8 weights, and of dense layers that have one.
+    ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of a
+    convolution's uint8 weights.
     """
 
     array: np.ndarray = field(repr=False)
