@@ -157,7 +157,7 @@ class Found:
 
     def _speedup(self) -> str:
         ratio = self.timings.ratio(FP32, CHOSEN)
-        bounds = f"({ratio.low:.2f} to {ratio.high:.2f}, n={ratio.n})"
+        bounds = f"({latency.bounds(ratio)}, n={ratio.n})"
         verdict = ", inconclusive," if ratio.verdict == "inconclusive" else ""
         return f"{ratio.value:.2f}x as fast {bounds}{verdict} as"
 
