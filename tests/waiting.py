@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,12 +15,21 @@ import psutil
 SECONDS = 300  # never waited for in vain unless something is broken: generous on purpose
 
 
-def until(ready: Callable[[], Any], what: str, process: subprocess.Popen | None = None) -> Any:
-    """Ask until the answer is true, and return it; fail where ``process`` ends before."""
+def until(
+    ready: Callable[[], Any],
+    what: str,
+    process: subprocess.Popen | None = None,
+    said: Path | None = None,
+) -> Any:
+    """Ask until the answer is true, and return it.
+
+    Fails where ``process`` ends before, or time is up, and shows what was ``said`` till then.
+    """
     end = time.monotonic() + SECONDS
     while not (found := ready()):
-        assert process is None or process.poll() is None, f"its process ended without: {what}"
-        assert time.monotonic() < end, f"not within {SECONDS} s: {what}"
+        text = f"\n{said.read_text()}" if said else ""
+        assert process is None or process.poll() is None, f"its process ended without {what}{text}"
+        assert time.monotonic() < end, f"not within {SECONDS} s: {what}{text}"
         time.sleep(0.1)
     return found
 

@@ -181,7 +181,7 @@ def opened(profile: Path) -> Iterator[Tab]:
         ) as process,
     ):
         try:
-            host = until(lambda: _listening(said), "the address of the browser", process)
+            host = until(lambda: _listening(said), "the browser's address", process, said)
             yield Tab(until(lambda: _tab_of(host), "the browser's tab", process))
         finally:
             process.terminate()

@@ -64,7 +64,7 @@ def started(checkout: Path, home: Path) -> Iterator[str]:
         ) as process,
     ):  # fmt: skip
         try:
-            yield until(lambda: _address(said), "JupyterLab's address", process)
+            yield until(lambda: _address(said), "JupyterLab's address", process, said)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
