@@ -22,6 +22,19 @@ class TargetError(RelaxQuantError, ValueError):
     """The compilation target is unknown or cannot run what is asked of it."""
 
 
+def not_installed(package: str, what: str) -> str:
+    """``"LLVM IR is read with llvmlite, which is not installed: pip install llvmlite"``."""
+    return f"{what} with {package}, which is not installed: pip install {package}"
+
+
+def cannot_import(name: str, why: str) -> ModelError:
+    """A model that TVM's importer refuses; ``why`` names the operator."""
+    return ModelError(
+        f"TVM cannot import {name}: {why}; replace that operator in the model, or compile the "
+        "part of the network before it"
+    )
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """``"; did you mean 'graph'?"`` for the nearest of ``names``, empty where none is near."""
     near = difflib.get_close_matches(name, list(names), n=1)

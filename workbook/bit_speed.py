@@ -238,7 +238,7 @@ def verdict_lines(speeds: Speeds) -> list[dict[str, Any]]:
             {
                 "precision": name,
                 f"time, of {BASE}": ratio.value,
-                "95 %": f"{ratio.low:.2f} to {ratio.high:.2f}",
+                "95 %": latency.bounds(ratio),
                 "verdict": ratio.verdict,
                 f"multiplied as in {BASE} (%)": 100 * same / total,
                 "instead": ", ".join(

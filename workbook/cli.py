@@ -31,26 +31,44 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _asked(values: str, parameters: str, out: str) -> Callable[..., Any]:
+    """What `run` and `sweep` are asked alike, with each one's own words.
+
+    Parameters
+    ----------
+    values, parameters : str
+        What ``-p`` takes, and its help.
+    out : str
+        Help of ``--out``.
+    """
+    options = (
+        click.argument("notebooks", nargs=-1),
+        click.option("--profile", type=click.Choice(PROFILES), help="How much to measure. [quick]"),
+        click.option(
+            "-p", "parameters", type=(str, str), multiple=True, metavar=f"NAME {values}",
+            help=f"{parameters}; may be repeated.",
+        ),
+        click.option("--out", type=click.Path(file_okay=False, path_type=Path), help=out),
+    )  # fmt: skip
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run the notebooks without a screen, and report what came out."""
 
 
 @main.command()
-@click.argument("notebooks", nargs=-1)
-@click.option("--profile", type=click.Choice(PROFILES), help="How much to measure. [quick]")
-@click.option(
-    "-p",
-    "parameters",
-    type=(str, str),
-    multiple=True,
-    metavar="NAME VALUE",
-    help="Set a parameter in every selected notebook that has it; may be repeated.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The run's folder. [outputs/<UTC time>-<profile>]",
+@_asked(
+    "VALUE",
+    "Set a parameter in every selected notebook that has it",
+    "The run's folder. [outputs/<UTC time>-<profile>]",
 )
 @click.option(
     "--resume",
@@ -81,20 +99,10 @@ def run(
 
 
 @main.command()
-@click.argument("notebooks", nargs=-1)
-@click.option("--profile", type=click.Choice(PROFILES), help="How much to measure. [quick]")
-@click.option(
-    "-p",
-    "parameters",
-    type=(str, str),
-    multiple=True,
-    metavar="NAME VALUES",
-    help="Values of a parameter, separated by commas; may be repeated.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The sweep's folder. [outputs/sweep-<hash of the request>]",
+@_asked(
+    "VALUES",
+    "Values of a parameter, separated by commas",
+    "The sweep's folder. [outputs/sweep-<hash of the request>]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out, or the latest.")
 @click.option(

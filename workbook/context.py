@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from workbook import display, figures, notes, paths, store, tables, threads
 from workbook.errors import WorkbookError, hint
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 PROFILES = ("quick", "full")
 T = TypeVar("T")
+
+
+class Weighted(Protocol):
+    """A network, or what was made of one."""
+
+    trained: bool
 
 
 class Run:
@@ -86,6 +92,7 @@ class Run:
         data: pd.DataFrame | Sequence[Mapping[str, Any]],
         caption: str,
         *,
+        of: Weighted | Sequence[Weighted] = (),
         name: str | None = None,
         digits: int = 3,
     ) -> None:
@@ -97,6 +104,8 @@ class Run:
             A table, units in its headers; or result rows, which are spread out.
         caption : str
             One sentence.
+        of : object or sequence of objects
+            Networks whose results these are: random weights are said in the caption.
         name : str, optional
             File name without suffix; made from the caption where left out.
         digits : int
@@ -113,8 +122,9 @@ class Run:
         path = self._file("tables", name or _slug(caption), "csv")
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.to_csv(path, index=False)
-        notes.put(self._notes, "tables", path.stem, {"file": path.name, "caption": caption})
-        display.show_table(tables.styled(frame, caption, digits), frame)
+        said = _with_weights(caption, of)
+        notes.put(self._notes, "tables", path.stem, {"file": path.name, "caption": said})
+        display.show_table(tables.styled(frame, said, digits), frame)
 
     def figure(
         self,
@@ -122,6 +132,7 @@ class Run:
         name: str,
         *,
         caption: str,
+        of: Weighted | Sequence[Weighted] = (),
         n: int | str | None = None,
         protocol: str | None = None,
     ) -> None:
@@ -135,6 +146,8 @@ class Run:
             File name without suffix; the notebook's name is put before it.
         caption : str
             What the figure shows; machine, `n` and protocol are added to it.
+        of : object or sequence of objects
+            As for `table`.
         n : int or str, optional
             How many samples or images a point stands for.
         protocol : str, optional
@@ -149,7 +162,8 @@ class Run:
         png, svg = figures.save(figure, self.dir / "figures", stem)
         how = self.protocol if protocol is None else protocol
         parts = [self.machine, f"n = {n}" if n is not None else "", how]
-        full = f"{caption.rstrip('. ')}. {'; '.join(part for part in parts if part)}."
+        said = _with_weights(caption.rstrip(". "), of)
+        full = f"{said}. {'; '.join(part for part in parts if part)}."
         entry = {"png": png.name, "svg": svg.name, "caption": full}
         notes.put(self._notes, "figures", stem, entry)
         display.show_figure(figure, png, full)
@@ -183,7 +197,7 @@ class Run:
         where = dict(where or {})
         sentence = _fill(text, values)
         rows = [row for metric in metrics for row in self._recorded(metric, where)]
-        label = _untrained(rows)
+        label = _untrained([row["trained"] is False for row in rows])
         entry = {"text": sentence, "metrics": list(metrics), "where": where, "label": label}
         # The template names the headline, so that a cell run twice does not say it twice.
         notes.put(self._notes, "headlines", text, entry)
@@ -260,11 +274,16 @@ def _matches(row: Mapping[str, Any], equal: Mapping[str, Any]) -> bool:
     return all(row.get(column) == value for column, value in equal.items())
 
 
-def _untrained(rows: Sequence[Mapping[str, Any]]) -> str:
-    flags = [row["trained"] is False for row in rows]
+def _untrained(flags: Sequence[bool]) -> str:
     if not any(flags):
         return ""
     return "untrained" if all(flags) else "partly untrained"
+
+
+def _with_weights(caption: str, of: Weighted | Sequence[Weighted]) -> str:
+    networks = of if isinstance(of, Sequence) else [of]
+    label = _untrained([not network.trained for network in networks])
+    return f"{caption} ({label} weights)" if label else caption
 
 
 def _profile(name: str) -> str:

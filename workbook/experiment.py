@@ -15,6 +15,7 @@ from PIL import ImageOps
 import relaxquant as rq
 from relaxquant import measure, zoo
 from workbook import shares
+from workbook.tables import untrained
 
 if TYPE_CHECKING:
     import tvm
@@ -117,9 +118,9 @@ def _compare(run: Run, common: dict, correct: dict, source: str) -> Accuracy:
     shares.keep_difference(run, change, common | {"precision": "w8a8"})
     fp32, int8 = (100 * float(np.mean(correct[p])) for p in ("fp32", "w8a8"))
     words = shares.words(change)
-    untrained = "" if common["trained"] else " (untrained)"
+    whose = f"{common['model']}{untrained(common['trained'])}"
     row = {
-        "model": common["model"] + untrained,
+        "model": whose,
         "fp32 top-1 (%)": fp32,
         "int8 top-1 (%)": int8,
         "difference (points, 95 %)": words,
@@ -127,7 +128,7 @@ def _compare(run: Run, common: dict, correct: dict, source: str) -> Accuracy:
         "images": source,
     }
     sentence = (
-        f"{common['model']}{untrained} in int8: top-1 {int8:.1f} % against {fp32:.1f} % in fp32, "
+        f"{whose} in int8: top-1 {int8:.1f} % against {fp32:.1f} % in fp32, "
         f"{words} points on {change.n} images."
     )
     return Accuracy(common["model"], row, sentence)
@@ -173,6 +174,7 @@ class Shots:
     captions: list[str]
     correct: list[bool | None]
     source: str
+    trained: bool
 
 
 def shots(
@@ -208,8 +210,7 @@ def shots(
         None if label == NO_LABEL else bool(label == guess)
         for label, guess in zip(labels, guesses["int8"], strict=True)
     ]
-    untrained = "" if net.trained else ", untrained weights"
-    return Shots(pictures.thumbnails, captions, correct, pictures.source + untrained)
+    return Shots(pictures.thumbnails, captions, correct, pictures.source, net.trained)
 
 
 def _with_cat(net: zoo.Network, count: int, seed: int) -> zoo.Images:

@@ -19,6 +19,7 @@ from relaxquant.kernels.registry import AUTO, cpu_rows
 from relaxquant.measure import Peak
 from workbook import latency, shares, widths
 from workbook.schedules import REFERENCE
+from workbook.tables import untrained
 from workbook.widths import FP32
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Found:
     def sentence(self) -> str:
         """Time, rate and accuracy in words."""
         choice = self.choice
-        note = "" if self.net.trained else " (untrained)"
+        note = untrained(self.net.trained)
         compared = "" if choice.is_base else f", {self._speedup()} fp32"
         right = "" if self.right is None else f", the right one on {self.right}"
         return (
@@ -156,7 +157,7 @@ class Found:
 
     def _speedup(self) -> str:
         ratio = self.timings.ratio(FP32, CHOSEN)
-        bounds = f"({ratio.low:.2f} to {ratio.high:.2f}, n={ratio.n})"
+        bounds = f"({latency.bounds(ratio)}, n={ratio.n})"
         verdict = ", inconclusive," if ratio.verdict == "inconclusive" else ""
         return f"{ratio.value:.2f}x as fast {bounds}{verdict} as"
 

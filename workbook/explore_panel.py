@@ -189,13 +189,15 @@ def show(run: Run, explorer: Explorer, first: Choice) -> Panel | None:
     how = f"median of instrumented runs, {run.threads} threads"
     caption = f"{RATES}: {_words(first)}"
     run.figure(
-        explore_plots.rates(found), "rates", caption=caption, n=explore.REPEATS, protocol=how
-    )
-    run.table(
-        [layer.line() for layer in found.layers], f"What runs: {_words(first)}", name="kernels"
-    )
+        explore_plots.rates(found), "rates", caption=caption, of=found.net, n=explore.REPEATS,
+        protocol=how,
+    )  # fmt: skip
+    lines = [layer.line() for layer in found.layers]
+    run.table(lines, f"What runs: {_words(first)}", of=found.net, name="kernels")
     shown = min(len(found.captions), explore_plots.PICTURES)
-    run.figure(explore_plots.pictures(found), "pictures", caption=SEEN, n=shown, protocol="")
+    run.figure(
+        explore_plots.pictures(found), "pictures", caption=SEEN, of=found.net, n=shown, protocol=""
+    )
     return None
 
 

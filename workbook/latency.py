@@ -34,10 +34,10 @@ def keep(run: Run, timings: Timings, columns: Mapping[str, Mapping[str, Any]]) -
     """
     rows = [row for row in timings.summary() if row["variant"] in columns]
     for row in rows:
-        bounds = _interval(row["ci_low"] * MILLISECONDS, row["ci_high"] * MILLISECONDS)
+        ends = _interval(row["ci_low"] * MILLISECONDS, row["ci_high"] * MILLISECONDS)
         latency = row["median"] * MILLISECONDS
         labels = columns[row["variant"]]
-        run.record(metric="latency", value=latency, unit="ms", n=row["n"], **bounds, **labels)
+        run.record(metric="latency", value=latency, unit="ms", n=row["n"], **ends, **labels)
     frame = pd.DataFrame(rows).set_index("variant")
     table = frame[["median", "ci_low", "ci_high", "iqr"]] * MILLISECONDS
     table.columns = ["median (ms)", "95 % low (ms)", "95 % high (ms)", "IQR (ms)"]
@@ -57,14 +57,19 @@ def keep_speedup(
     """
     ratio = timings.ratio(slow, fast)
     keep_ratio(run, "speedup", ratio, columns)
-    words = f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f}, n={ratio.n})"
+    words = f"{ratio.value:.2f}x ({bounds(ratio)}, n={ratio.n})"
     return ratio.value, words + (", inconclusive" if ratio.verdict == "inconclusive" else "")
 
 
 def keep_ratio(run: Run, metric: str, ratio: Ratio, columns: Mapping[str, Any]) -> None:
     """Record a paired ratio of times with its interval."""
-    bounds = _interval(ratio.low, ratio.high)
-    run.record(metric=metric, value=ratio.value, unit="x", n=ratio.n, **bounds, **columns)
+    ends = _interval(ratio.low, ratio.high)
+    run.record(metric=metric, value=ratio.value, unit="x", n=ratio.n, **ends, **columns)
+
+
+def bounds(ratio: Ratio) -> str:
+    """A ratio's interval in words: ``"3.42 to 3.61"``."""
+    return f"{ratio.low:.2f} to {ratio.high:.2f}"
 
 
 def _interval(low: float, high: float) -> dict[str, float]:

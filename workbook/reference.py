@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbook.errors import WorkbookError
+from workbook.tables import untrained
 
 KEPT = (
     "results.csv",
@@ -72,9 +73,8 @@ def markdown(reference: Path) -> str:
     results = pd.read_csv(reference / "results.csv")
     facts = json.loads((reference / "run.json").read_text(encoding="utf-8"))
     latencies = {row: _latency(results, *key) for row, key in ROWS.items()}
-    model = latencies["ours, int8"]["model"]
-    untrained = "" if latencies["ours, int8"]["trained"] else ", untrained weights"
-    lines = [f"| {model}, batch 1{untrained} | ms (95 %) |", "| --- | --- |"]
+    ours = latencies["ours, int8"]
+    lines = [f"| {_whose(ours)}, batch 1 | ms (95 %) |", "| --- | --- |"]
     for row, found in latencies.items():
         lines.append(
             f"| {row} | {found['value']:.1f} ({found['ci_low']:.1f} to {found['ci_high']:.1f}) |"
@@ -96,13 +96,14 @@ def _sentences(results: pd.DataFrame) -> list[str]:
     direct = _speedup(results, "03_graph_int8")
     best = _speedup(results, "04_schedules")
     sentences = [
-        f"- int8 against our own fp32, both by direct convolution: {direct} times faster "
-        "(paired by round).",
-        f"- The fastest int8 schedule against the fastest of fp32: {best} times faster.",
+        f"- int8 of {_whose(direct)} against our own fp32, both by direct convolution: "
+        f"{_interval(direct)} times faster (paired by round).",
+        f"- The fastest int8 schedule of {_whose(best)} against the fastest of fp32: "
+        f"{_interval(best)} times faster.",
     ]
     for row in _of(results, "03_graph_int8").query("metric == 'top1_difference'").itertuples():
         sentences.append(
-            f"- Top-1 of {row.model} in int8 against fp32: {row.value:+.2f} points "
+            f"- Top-1 of {_whose(row)} in int8 against fp32: {row.value:+.2f} points "
             f"({row.ci_low:+.2f} to {row.ci_high:+.2f}) on {row.n:.0f} images."
         )
     return sentences + _other_notebooks(results)
@@ -113,16 +114,15 @@ def _other_notebooks(results: pd.DataFrame) -> list[str]:
     sentences = []
     few = _of(results, "06_bit_widths").query("metric == 'speedup' and precision == 'w4a4'")
     for row in few.itertuples():
-        untrained = "" if row.trained else " (untrained)"
         sentences.append(
-            f"- {row.model}{untrained} in w4a4, its ends in w8a8: {_interval(row)} times faster "
+            f"- {_whose(row)} in w4a4, its ends in w8a8: {_interval(row)} times faster "
             "than in w8a8, direct."
         )
     proofs = _of(results, "07_llvm_ir_dtypes").query("metric == 'integer_macs'")
     for row in proofs.query("precision == 'w8a8'").itertuples():
         name = "naive int8" if row.executor == "naive" else "our int8"
         sentences.append(
-            f"- Multiply-accumulates of {row.model} that {name} does in integers, by its machine "
+            f"- Multiply-accumulates of {_whose(row)} that {name} does in integers, by its machine "
             f"code: {row.value:.1f} %."
         )
     ratios = _of(results, "08_tflite_accuracy").query("metric == 'time_ratio'")
@@ -133,6 +133,10 @@ def _other_notebooks(results: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _whose(row) -> str:
+    return f"{row.model}{untrained(bool(row.trained))}"
+
+
 def _interval(row) -> str:
     return f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
 
@@ -141,11 +145,11 @@ def _of(results: pd.DataFrame, notebook: str) -> pd.DataFrame:
     return results[results["notebook"] == notebook]
 
 
-def _speedup(results: pd.DataFrame, notebook: str) -> str:
+def _speedup(results: pd.DataFrame, notebook: str) -> pd.Series:
     chosen = results.query(
         "metric == 'speedup' and notebook == @notebook and schedule != 'auto, tuned'"
     )
-    return _interval(chosen.iloc[0])
+    return chosen.iloc[0]
 
 
 def _origin(results: pd.DataFrame, facts: dict) -> str:

@@ -16,6 +16,7 @@ from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.registry import AUTO, check_schedule, cpu_rows, layout_of
 from relaxquant.kernels.spec import NHWC
 from relaxquant.measure import Ratio, bootstrap_median
+from workbook import latency
 from workbook.experiment import Pair
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def effect_lines(timings: Timings, published: pd.DataFrame) -> list[dict[str, An
             words = {"inconclusive": "they multiply, within noise"}
             verdict = words.get(ratio.verdict, "they do not multiply")
             line = _line("ours", effects, first, second, both, ratio.value)
-            interval = f"{ratio.low:.2f} to {ratio.high:.2f}"
+            interval = latency.bounds(ratio)
             lines.append(line | {"95 %": interval, "verdict": verdict})
     return lines
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workbook import catalogue, context, display, headline, notes, paper, paths, state, store
 from workbook.notes import Notes
 from workbook.store import Row
+from workbook.tables import untrained
 
 if TYPE_CHECKING:
     from workbook.context import Run
@@ -178,7 +179,7 @@ def claim_lines(claims: Sequence[paper.Line]) -> list[dict[str, str]]:
             "published": f"{line.published} ({line.place})",
             "ours": _text(line.ours) if line.ours else "not in this run",
             "accuracy of ours": "; ".join(f"{_text(a)} {a.label}" for a in line.accuracy)
-            + (" (untrained)" if line.untrained else ""),
+            + untrained(not line.untrained),
         }
         for line in claims
     ]
@@ -211,10 +212,9 @@ def _text(cell: headline.Cell) -> str:
 
 
 def _result(block: headline.Block, line: headline.Line) -> dict[str, str]:
-    untrained = " (untrained)" if block.untrained else ""
     figures = (f"{cell.label} {_text(cell)}" for cell in line.cells.values())
     return {
-        "network": f"{block.title}{untrained}",
+        "network": f"{block.title}{untrained(not block.untrained)}",
         "variant": ", ".join(part for part in line.variant.values() if part),
         "measured": "; ".join(figures),
         "accuracy": "; ".join(f"{_text(cell)} {cell.label}" for cell in line.accuracy[:1]),

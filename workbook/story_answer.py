@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from workbook import headline, paper
 from workbook.store import Row
 from workbook.story_plots import speedups
+from workbook.tables import untrained
 
 # Whose speedup stands for the run: the paper's own comparison first.
 FIRST = ("03_graph_int8", "04_schedules", "00_start_here")
@@ -49,9 +50,8 @@ def against_paper(claims: Sequence[paper.Line]) -> str:
 
 def _speedup(row: Row) -> str:
     shown = headline.cell(row)
-    untrained = ", untrained" if row["trained"] is False else ""
     detail = f" ({shown.detail})" if shown.detail else ""
-    where = f"{row['model']}{untrained}, batch {row['batch']}"
+    where = f"{row['model']}{untrained(row['trained'])}, batch {row['batch']}"
     return f"is {shown.value}{detail} as fast as our own fp32 on {where}"
 
 
@@ -61,8 +61,9 @@ def _integers(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if (row["metric"], row["precision"], row["executor"]) == ("integer_macs", "w8a8", "graph")
     }
-    least = f"{min(shares):.4g} % of its multiply-accumulates" if shares else ""
-    return [f"does at least {least} in integers"] if shares else []
+    if not shares:
+        return []
+    return [f"does at least {min(shares):.4g} % of its multiply-accumulates in integers"]
 
 
 def _is_change(row: Row) -> bool:
@@ -70,12 +71,12 @@ def _is_change(row: Row) -> bool:
 
 
 def _change(row: Row) -> str:
-    untrained = " (untrained)" if row["trained"] is False else ""
     bounds = (
         f" ({row['ci_low']:+.2f} to {row['ci_high']:+.2f})" if row["ci_low"] is not None else ""
     )
     images = f" on {row['n']} images" if row["n"] else ""
-    return f"{row['value']:+.2f} points{bounds} for {row['model']}{untrained}{images}"
+    whose = f"{row['model']}{untrained(row['trained'])}"
+    return f"{row['value']:+.2f} points{bounds} for {whose}{images}"
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from workbook import headline, paper
 from workbook.figures import colour
 from workbook.store import Row
-from workbook.tables import number
+from workbook.tables import number, untrained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,6 +136,6 @@ def _log_axis(axes: Any, low: float, high: float) -> None:
 
 
 def _name(row: Row) -> str:
-    untrained = " (untrained)" if row["trained"] is False else ""
+    whose = f"{row['model']}{untrained(row['trained'])}"
     way = ", naive" if _is_naive(row) else ""
-    return f"{row['notebook'][:2]}: {row['model']}{untrained}, batch {row['batch']}{way}"
+    return f"{row['notebook'][:2]}: {whose}, batch {row['batch']}{way}"

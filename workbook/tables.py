@@ -60,17 +60,28 @@ def fold_constants(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return frame.drop(columns=said), ", ".join(texts)
 
 
+def untrained(trained: Any) -> str:
+    """What stands behind a network's name: ``" (untrained)"`` where its weights are random.
+
+    Parameters
+    ----------
+    trained : bool or None
+        As a result row has it: None of what has no weights.
+    """
+    return " (untrained)" if trained is False else ""
+
+
 def label_untrained(frame: pd.DataFrame) -> pd.DataFrame:
     """Fold ``trained`` into ``weights``: *untrained* is read where the weights are read."""
     if "trained" not in frame.columns:
         return frame
     frame = frame.copy()
-    untrained = frame["trained"].map(lambda flag: not pd.isna(flag) and not flag)
-    if untrained.any():
+    random = frame["trained"].map(lambda flag: not pd.isna(flag) and not flag)
+    if random.any():
         weights = frame["weights"] if "weights" in frame.columns else pd.Series("", frame.index)
         names = weights.fillna("").astype(str)
-        labelled = names.where(names.str.contains("untrained"), names + " (untrained)").str.strip()
-        frame["weights"] = names.where(~untrained, labelled)
+        labelled = names.where(names.str.contains("untrained"), names + untrained(False))
+        frame["weights"] = names.where(~random, labelled.str.strip())
     return frame.drop(columns="trained")
 
 

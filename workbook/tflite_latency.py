@@ -125,7 +125,7 @@ def keep(run: Run, subject: Subject, timings: Timings) -> dict[str, Any]:
     for words, (one, other) in COMPARED.items():
         ratio = timings.ratio(one, other)
         latency.keep_ratio(run, "time_ratio", ratio, subject.columns(one) | {"executor": words})
-        line[words] = f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        line[words] = f"{ratio.value:.2f} ({latency.bounds(ratio)})"
     return line
 
 

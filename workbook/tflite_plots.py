@@ -33,7 +33,7 @@ def relative_times(timings: Mapping[str, Timings]) -> Figure:
         ratios = [each.ratio(name, LITERT) for each in timings.values()]
         values = np.array([ratio.value for ratio in ratios])
         ends = np.array([[ratio.low, ratio.high] for ratio in ratios]).T
-        places = np.arange(len(timings)) + (index - 1.5) * width
+        places = np.arange(len(timings)) + (index - (len(ROLES) - 1) / 2) * width
         bars = axes.bar(places, values, width, yerr=np.abs(ends - values), label=name,
                         color=colour(role), error_kw={"lw": 1})  # fmt: skip
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)

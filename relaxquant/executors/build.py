@@ -80,8 +80,9 @@ def compile(
         ``$RELAXQUANT_COMPILE_CACHE=0`` is ``cache=False`` for a whole process.
     requantize : str
         How sums of 8-bit integers become 8-bit integers again. ``"float"``: one product in float32,
-        rounded once. ``"tflite"``: the integer multiplier and two roundings of TFLite's reference
-        kernels, bit for bit. It takes a little longer, and ``lib.kernels`` says where it holds.
+        rounded once. ``"tflite"``: the integer multiplier and the two roundings, in dense layers
+        one, of TFLite's reference kernels, bit for bit. It takes a little longer, and
+        ``lib.kernels`` says where it holds.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, cannot_import, not_installed
 from .imported_qdq import normalise
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ def _require_onnx() -> None:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise ModelError(
-            "from_onnx reads models with the package onnx, which is not installed: "
-            "pip install onnx (or make peers)"
-        ) from error
+        raise ModelError(not_installed("onnx", "ONNX models are read")) from error
 
 
 def _read(model) -> tuple[onnx.ModelProto, str]:
@@ -168,10 +165,7 @@ def _import(proto: onnx.ModelProto, name: str) -> tvm.IRModule:
             warnings.simplefilter("ignore")
             return convert(proto)
     except Exception as error:
-        raise ModelError(
-            f"TVM cannot import {name}: {_first_line(error)}; replace that operator in the model, "
-            "or compile the part of the network before it"
-        ) from error
+        raise cannot_import(name, _first_line(error)) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import tvm
 
-from ..errors import ModelError
+from ..errors import ModelError, not_installed
 from .channels_first import channels_first
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_model(path: Path) -> tflite.Model:
     try:
         import tflite
     except ImportError as error:
-        raise ModelError("TFLite models are read with tflite: pip install tflite") from error
+        raise ModelError(not_installed("tflite", "TFLite models are read")) from error
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
     content = path.read_bytes()

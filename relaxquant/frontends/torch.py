@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tvm
 
-from ..errors import ModelError
+from ..errors import ModelError, cannot_import
 from .clean import clean
 
 if TYPE_CHECKING:
@@ -81,10 +81,7 @@ def import_program(
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"TVM cannot import {name}: {_first_line(error)}; replace that operator in the model, "
-            "or compile the part of the network before it"
-        ) from error
+        raise cannot_import(name, _last_line(error)) from error
 
 
 def _export(model, example_input, dynamic_batch: bool):
@@ -104,10 +101,10 @@ def _export(model, example_input, dynamic_batch: bool):
     except Exception as error:
         raise ModelError(
             f"torch.export cannot trace {type(model).__name__} with an input of shape "
-            f"{tuple(example_input.shape)}: {_first_line(error)}"
+            f"{tuple(example_input.shape)}: {_last_line(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

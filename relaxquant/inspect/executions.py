@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 
 from .arithmetic import computed, half_known, wrapped
 from .ir import Block, Instruction, IRFunction, Value, callees_of, calls_of
-from .loops import Loop, innermost, topological
+from .loops import Loop
+from .plan import Plan, is_local
 
 MAX_PASSES = 500_000  # iterations walked in all, a few seconds
 NUM_TASK_OFFSET = 8  # of TVMParallelGroupEnv in tvm/runtime/c_backend_api.h
@@ -67,7 +68,7 @@ class _Machine:
     def __init__(self, functions: dict[str, IRFunction], wanted: frozenset[Block]):
         self.functions, self.wanted = functions, wanted
         self.leads: dict[IRFunction, bool] = {}
-        self.plans: dict[IRFunction, _Plan] = {}
+        self.plans: dict[IRFunction, Plan] = {}
         self.known: dict = {}
         self.active: set[IRFunction] = set()
         self.passes = 0
@@ -92,101 +93,17 @@ class _Machine:
         key = (function, known, tuple(closure.items()))
         if key not in self.known:
             if function not in self.plans:
-                self.plans[function] = _Plan(function, self)
+                self.plans[function] = Plan(function, self.wanted, self.leads_to_wanted)
             self.active.add(function)
             self.known[key] = _Call(self, self.plans[function], arguments, closure).run()
             self.active.discard(function)
         return self.known[key]
 
 
-class _Plan:
-    """What does not change between calls of a function: order of blocks, and what to keep track of.
-
-    ``order`` has, for each loop and for the function itself (None), the blocks directly within and
-    the loops directly within, in an order in which control can reach them.
-    """
-
-    def __init__(self, function: IRFunction, machine: _Machine):
-        self.function = function
-        self.loops = function.loops
-        self.loop_of = innermost(self.loops)
-        self.headers = {loop.header: loop for loop in self.loops}
-        self.slice = _deciding(function)
-        self.order = {scope: self._ordered(scope) for scope in [None, *self.loops]}
-        self.phis = {
-            block: [i for i in block.instructions if i.opcode == "phi" and i in self.slice]
-            for block in function.blocks
-        }
-        self.calls = {
-            block: [c for c in calls_of(block) if any(map(machine.leads_to_wanted, callees_of(c)))]
-            for block in function.blocks
-        }
-        self.working = frozenset(
-            block for block in function.blocks if block in machine.wanted or self.calls[block]
-        )
-        self._reach: dict = {}
-        self.live_ins = {loop: self._live_ins(loop) for loop in self.loops}
-
-    def item(self, block: Block, scope: Loop | None) -> Block | Loop | None:
-        """What stands for a block in a scope: itself, or the loop of the scope that holds it."""
-        loop = self.loop_of.get(block)
-        if loop is scope:
-            return block
-        while loop is not None and loop.parent is not scope:
-            loop = loop.parent
-        return loop
-
-    def _ordered(self, scope: Loop | None) -> list[Block | Loop]:
-        blocks = self.function.blocks
-        nodes, header = (blocks, blocks[0]) if scope is None else (scope.nodes, scope.header)
-        items: dict[Block | Loop, list] = {}
-        for block in nodes:
-            within = [s for s in block.successors if scope is None or s in nodes]
-            back = {header} if scope is not None else set()
-            following = [self.item(s, scope) for s in within if s not in back]
-            items.setdefault(self.item(block, scope), []).extend(following)
-        return topological(items, self.item(header, scope))
-
-    def is_choice(self, targets: list[Block], scope: Loop | None) -> bool:
-        """Whether data chooses between ways that do different work.
-
-        An early return, and a way out of a loop that has others, do none.
-        """
-        if scope is not None and any(target not in scope.nodes for target in targets):
-            return False
-        reached = [self._reached(target, scope) & self.working for target in targets]
-        return all(reached) and any(blocks != reached[0] for blocks in reached)
-
-    def _reached(self, block: Block, scope: Loop | None) -> frozenset[Block]:
-        if (block, scope) not in self._reach:
-            seen, work = {block}, [block]
-            while work:
-                for other in work.pop().successors:
-                    inside = scope is None or (other in scope.nodes and other is not scope.header)
-                    if inside and other not in seen:
-                        seen.add(other)
-                        work.append(other)
-            self._reach[block, scope] = frozenset(seen)
-        return self._reach[block, scope]
-
-    def _live_ins(self, loop: Loop) -> list:
-        """Values from outside that decide what happens within."""
-        found = {
-            operand: None
-            for block in loop.nodes
-            for one in block.instructions
-            if one in self.slice or one is block.instructions[-1] or one in self.calls[block]
-            for operand in one.operands
-            if (isinstance(operand, Instruction) and operand.block not in loop.nodes)
-            or (isinstance(operand, Value) and operand.kind == "argument")
-        }
-        return [value for value in found if value.lanes == 1 and value.element != "ptr"]
-
-
 class _Call:
     """One call of a function."""
 
-    def __init__(self, machine: _Machine, plan: _Plan, arguments: dict, closure: dict):
+    def __init__(self, machine: _Machine, plan: Plan, arguments: dict, closure: dict):
         self.machine, self.plan = machine, plan
         self.arguments, self.closure = arguments, closure
         self.frames: dict[Loop | None, dict] = {None: {}}  # values of the present iteration
@@ -305,7 +222,7 @@ class _Call:
         """Integers that the function stores in a structure on its stack, by offset."""
         stored = {}
         for one in self.plan.function.instructions:
-            if one.opcode == "store" and one.element != "ptr" and _local(one):
+            if one.opcode == "store" and one.element != "ptr" and is_local(one):
                 base, offset = _base(one.operands[1])
                 number = self.value(one.operands[0]) if base is pointer else None
                 if number is not None:
@@ -355,31 +272,6 @@ class _Call:
 
 def _exits(loop: Loop) -> dict:
     return {s: [block] for block in loop.nodes for s in block.successors if s not in loop.nodes}
-
-
-def _deciding(function: IRFunction) -> set[Instruction]:
-    """Integers that branches depend on, and calls of functions with a body."""
-    work: list = [block.instructions[-1] for block in function.blocks]
-    calls = [call for block in function.blocks for call in calls_of(block)]
-    if calls:
-        work += calls + [i for i in function.instructions if i.opcode == "store" and _local(i)]
-    found: set[Instruction] = set()
-    while work:
-        for operand in work.pop().operands:
-            is_scalar = isinstance(operand, Instruction) and operand.lanes == 1
-            if is_scalar and operand.element.startswith("i") and operand not in found:
-                found.add(operand)
-                if operand.opcode != "load":
-                    work.append(operand)
-    return found
-
-
-def _local(store: Instruction) -> bool:
-    """Whether a store goes to the function's own stack."""
-    pointer = store.operands[1]
-    while isinstance(pointer, Instruction) and pointer.opcode == "getelementptr":
-        pointer = pointer.operands[0]
-    return isinstance(pointer, Instruction) and pointer.opcode == "alloca"
 
 
 def _sizes(values: dict) -> dict:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, not_installed
 from .loops import Loop, find_loops, innermost
 from .tally import Tally, merged
 from .text import parts
@@ -298,9 +298,7 @@ def _llvm():
     try:
         import llvmlite.binding as llvm
     except ImportError as error:
-        raise InputError(
-            "LLVM IR is read with llvmlite, which is not installed: pip install llvmlite"
-        ) from error
+        raise InputError(not_installed("llvmlite", "LLVM IR is read")) from error
     return llvm
 
 

@@ -42,7 +42,7 @@ from .registry import Implementation, register
 from .row_tiles import RowTiles
 from .spec import COMMON, ConvSpec, ConvWeights
 from .tile import Tile, choose_tile, ranked_tiles
-from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store
+from .tir import T, arg, batch_extent, ceildiv, lanes_at, local, prim_func, store, tensor_arg
 from .weight_store import WHOLE, WeightStore, bits_of_panels, rows_of_task, stored
 from .window_sums import WindowSums, instructions
 
@@ -162,7 +162,7 @@ class DirectConv2d:
         """Arguments, then the parallel loop over images, channel tiles and output rows."""
         spec = self.spec
         batch = batch_extent(spec.batch)
-        self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        self.data = tensor_arg("data", spec.data, batch)
         kernel = (self.out_tiles, self.group_blocks, *self.kernel, self.steps)
         shape = (*kernel, self.tile_channels * self.taps)
         visits = spec.out.height * self.rows.count * self.group_blocks

@@ -40,7 +40,7 @@ from .register_tile import RegisterTile
 from .registry import Implementation, register
 from .spec import NHWC, ConvSpec, ConvWeights, TensorSpec
 from .tile import Tile, choose_tile, ranked_tiles
-from .tir import T, arg, batch_extent, ceildiv, lanes_at, prim_func, splat, store
+from .tir import T, arg, batch_extent, ceildiv, lanes_at, prim_func, splat, store, tensor_arg
 
 NAME = "nhwc_spatial_pack"
 
@@ -120,7 +120,7 @@ class _Conv2d:
         """Arguments, then the parallel loop over images, chunks of channels and patches."""
         spec = self.spec
         batch = batch_extent(spec.batch)
-        self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        self.data = tensor_arg("data", spec.data, batch)
         kernel = (self.out_tiles, *spec.window.kernel, self.depth, self.tile_channels)
         self.weight = arg("weight", (self.out_tiles, 1, *kernel[1:]), "float32")
         self.epilogue = Epilogue(spec, self.isa, batch)

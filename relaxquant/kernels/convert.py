@@ -23,7 +23,7 @@ from .image import (
 from .intrinsics import InstructionSet
 from .requantize import from_float, from_float_scalar, to_float_scalar
 from .spec import TensorSpec
-from .tir import BLOCK, T, arg, batch_extent, prim_func, store
+from .tir import BLOCK, T, arg, batch_extent, prim_func, store, tensor_arg
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def build(spec: ConvertSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch = batch_extent(spec.batch)
-        data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        data = tensor_arg("data", spec.data, batch)
         bounds = arg("bounds", (3,), "float32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         if spec.out.halo:
             fill_halo(spec.out, batch, output)
         emit = _by_channel

@@ -34,7 +34,7 @@ from .registry import Implementation, register
 from .row_tiles import RowTiles
 from .spec import ConvSpec, ConvWeights, without_zero_points
 from .tile import Tile
-from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store
+from .tir import BLOCK, T, arg, batch_extent, lanes_at, local, prim_func, store, tensor_arg
 
 NAME = "nchw_spatial_pack"
 
@@ -105,7 +105,7 @@ class _Depthwise:
     def emit(self) -> None:
         spec = self.spec
         batch = batch_extent(spec.batch)
-        self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        self.data = tensor_arg("data", spec.data, batch)
         blocks = spec.data.padded_channels // BLOCK
         shape = (blocks, *spec.window.kernel, BLOCK)
         self.weight = arg("weight", shape, self.weight_dtype)

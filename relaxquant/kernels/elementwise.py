@@ -11,7 +11,17 @@ from .fixed_point import FLOAT, TFLITE
 from .intrinsics import InstructionSet
 from .requantize import from_float, from_float_scalar, fused_multiply_add, to_float, to_float_scalar
 from .spec import TensorSpec
-from .tir import BLOCK, T, arg, batch_extent, float_function, prim_func, store, unfused_add
+from .tir import (
+    BLOCK,
+    T,
+    arg,
+    batch_extent,
+    float_function,
+    prim_func,
+    store,
+    tensor_arg,
+    unfused_add,
+)
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,10 @@ def build_add(spec: AddSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, lanes = batch_extent(spec.batch), isa.lanes
-        a = arg("a", spec.a.physical_shape(batch), spec.a.dtype)
-        b = arg("b", spec.b.physical_shape(batch), spec.b.dtype)
+        a = tensor_arg("a", spec.a, batch)
+        b = tensor_arg("b", spec.b, batch)
         bounds = arg("bounds", (4,), "float32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         scale_a, scale_b = (T.broadcast(bounds[i], lanes) for i in (2, 3))
         for at in each_vector(batch, spec.out, lanes):
             value = load_vector(a, spec.a, at, lanes) * scale_a
@@ -99,10 +109,10 @@ def build_mul(spec: MulSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, lanes = batch_extent(spec.batch), isa.lanes
-        a = arg("a", spec.a.physical_shape(batch), spec.a.dtype)
-        b = arg("b", spec.b.physical_shape(batch), spec.b.dtype)
+        a = tensor_arg("a", spec.a, batch)
+        b = tensor_arg("b", spec.b, batch)
         bounds = arg("bounds", (3,), "float32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         for at in each_vector(batch, spec.out, lanes):
             factor = load_vector(b, spec.b, at_broadcast(spec.b, spec.out, at), lanes)
             value = load_vector(a, spec.a, at, lanes) * factor * T.broadcast(bounds[2], lanes)
@@ -154,7 +164,7 @@ def build_concat(spec: ConcatSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
         ]
         tflite = spec.requantize == TFLITE
         bounds = arg("bounds", (2 + len(inputs) * (2 if tflite else 1),), "float32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         first = 0
         for i, (tensor, data) in enumerate(zip(spec.inputs, inputs, strict=True)):
             copy = _copy_vectors if first % BLOCK == 0 else _copy_channels

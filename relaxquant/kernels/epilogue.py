@@ -16,7 +16,7 @@ from .intrinsics import InstructionSet
 from .requantize import clip_vector, from_float, fused_multiply_add, to_float
 from .rounding import round_vector
 from .spec import COMMON, EACH, ConvSpec, ConvWeights
-from .tir import T, arg, lanes_at, splat, store
+from .tir import T, arg, lanes_at, splat, store, tensor_arg
 
 
 class Epilogue:
@@ -44,12 +44,10 @@ class Epilogue:
         self.fixed_point = FixedPoint(spec, isa) if spec.epilogue.requantize == TFLITE else None
         scaled = integer and not self.fixed_point
         self.multiplier = arg("multiplier", (channels,), "float32") if scaled else None
-        self.residual = (
-            arg("residual", residual.physical_shape(batch), residual.dtype) if residual else None
-        )
+        self.residual = tensor_arg("residual", residual, batch) if residual else None
         # low, high, residual_scale
         self.bounds = arg("bounds", (3,), "int32" if self.fixed_point else "float32")
-        self.output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        self.output = tensor_arg("output", spec.out, batch)
 
     def initial(self, channel, window_sum=None):
         """Start value of the accumulators of the channels from ``channel`` on.
@@ -120,7 +118,7 @@ class FixedPoint:
     def __init__(self, spec: ConvSpec, isa: InstructionSet):
         self.spec, self.lanes = spec, isa.lanes
         channels = spec.out.padded_channels
-        self.step_by_step = spec.epilogue.step_by_step
+        self.step_by_step, self.once = spec.epilogue.step_by_step, spec.epilogue.rounds_once
         kind = ((channels,), "int32") if self.step_by_step else ((2, channels // 2), "int64")
         self.multiplier = arg("multiplier", *kind)
         self.rounding = None if self.step_by_step else arg("rounding", *kind)
@@ -133,12 +131,14 @@ class FixedPoint:
         if self.step_by_step:
             factors = self.multiplier[at], self.right[at], self.lanes, self.left[at]
             offset = splat(_offset(self.spec), "int32", self.lanes)
-            return fixed_point.multiply(acc, *factors) + offset
+            return fixed_point.multiply(acc, *factors, once=self.once) + offset
         half = lanes_at(channel // 2, self.lanes // 2)
         pairs = ([array[k, half] for k in (0, 1)] for array in (self.multiplier, self.rounding))
         # Below a zero point of 0 all is clipped, whichever way it was rounded.
         signed = self.spec.out.zero_point > 0
-        return fixed_point.multiply_at_once(acc, *pairs, self.right[at], self.lanes, signed)
+        return fixed_point.multiply_at_once(
+            acc, *pairs, self.right[at], self.lanes, signed, self.once
+        )
 
     @staticmethod
     def parameters(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray]:
@@ -147,7 +147,8 @@ class FixedPoint:
         multiplier = np.pad(weights.multiplier, (0, padding))
         shift = np.pad(weights.shift, (0, padding), constant_values=-1)
         if not spec.epilogue.step_by_step:
-            return fixed_point.constants(multiplier, shift, _offset(spec))
+            once = spec.epilogue.rounds_once
+            return fixed_point.constants(multiplier, shift, _offset(spec), once)
         return [multiplier, np.maximum(-shift, 0) - 1, np.maximum(shift, 0)]
 
 

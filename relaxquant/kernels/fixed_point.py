@@ -3,7 +3,9 @@
 ``multiplier * 2**(shift - 31)`` stands for a real factor. The doubled product's high half is
 rounded to the nearest, halves upward, and then divided by a power of two to the nearest, halves
 away from zero. The two roundings are what makes results differ in the last bit from one product in
-float32 (`requantize`).
+float32 (`requantize`). Products of dense layers are rounded once, halves away from zero: LiteRT's
+reference kernels multiply them by the factor in float64, which 31 bits of it equal unless a product
+comes within 2**-24 of a half.
 
 A product of 32 bits fills a 64-bit lane, so even and odd lanes are multiplied by themselves; on
 x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`, for shifts of
@@ -14,11 +16,14 @@ x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`,
 
 where ``y``, the inner quotient, is negative if ``x`` is, or is 0 and makes no difference. The high
 32 bits of that sum, shifted by ``e - 1``, are the result: 11 instructions instead of 16, or 7 where
-rounding of negative numbers does not matter.
+rounding of negative numbers does not matter. Rounded once it is::
+
+    floor((x * m + 2**(30 + e) - (x < 0)) / 2**(31 + e))
 
 Source: our own code for the arithmetic of gemmlowp's ``fixedpoint/fixedpoint.h``
-(SaturatingRoundingDoublingHighMul, RoundingDivideByPOT) and of TensorFlow Lite's
-``kernels/internal/common.h`` (MultiplyByQuantizedMultiplier).
+(SaturatingRoundingDoublingHighMul, RoundingDivideByPOT), of TensorFlow Lite's
+``kernels/internal/common.h`` (MultiplyByQuantizedMultiplier), and of LiteRT's
+``kernels/internal/reference/integer_ops/fully_connected.h``.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ REQUANTIZE = (FLOAT, TFLITE)
 MOST = 22  # bits to the right, below which an offset of eight bits leaves no sum of 64 bits
 
 
-def multiply(x, multiplier, right, lanes: int, left=None):
+def multiply(x, multiplier, right, lanes: int, left=None, once: bool = False):
     """MultiplyByQuantizedMultiplier of a vector of int32, bit for bit.
 
     Parameters
@@ -50,7 +55,12 @@ def multiply(x, multiplier, right, lanes: int, left=None):
     left : TIR expression, optional
         int32 x lanes: how far ``x`` is shifted to the left before; where it is, there is no shift
         to the right. None where no lane is.
+    once : bool
+        Round as dense layers do.
     """
+    if once:
+        left = splat(0, "int32", lanes) if left is None else left
+        return _multiply_once(x, multiplier, right + splat(32, "int32", lanes) - left, lanes)
     if left is None:
         return divide_by_power_of_two(doubling_high(x, multiplier, lanes), right, lanes)
     high = doubling_high(T.shift_left(x, left), multiplier, lanes)
@@ -74,6 +84,24 @@ def doubling_high(a, b, lanes: int):
     return T.reinterpret(f"int32x{lanes}", T.bitwise_or(even, odd))
 
 
+def _multiply_once(x, multiplier, right, lanes: int):
+    """``x * multiplier / 2**right`` to the nearest, halves away from zero."""
+    wide = lanes // 2
+    by_32, one = splat(32, "int64", wide), splat(1, "int64", wide)
+    even, odd = [], []
+    for vector in (x, multiplier, right):
+        pair = T.reinterpret(f"int64x{wide}", vector)
+        even.append(_low(pair, wide))
+        odd.append(T.shift_right(pair, by_32))
+    halves = []
+    for value, factor, bits in (even, odd):
+        below = T.shift_right(value, splat(63, "int64", wide))  # -1 if negative
+        total = value * factor + T.shift_left(one, bits - one) + below
+        halves.append(T.reinterpret(f"int32x{lanes}", T.shift_right(total, bits)))
+    lows = [T.int32(which * lanes + 2 * pair) for pair in range(wide) for which in (0, 1)]
+    return tvm.tirx.Shuffle(halves, lows)
+
+
 def divide_by_power_of_two(x, exponent, lanes: int):
     """``x / 2**(exponent + 1)`` to the nearest, halves away from zero; ``x`` above INT32_MIN.
 
@@ -90,7 +118,9 @@ def takes_at_once(shift: np.ndarray) -> bool:
     return bool(((shift <= -1) & (shift >= -MOST)).all())
 
 
-def constants(multiplier: np.ndarray, shift: np.ndarray, offset: int = 0) -> list[np.ndarray]:
+def constants(
+    multiplier: np.ndarray, shift: np.ndarray, offset: int = 0, once: bool = False
+) -> list[np.ndarray]:
     """What `multiply_at_once` is given for channels whose shifts it takes.
 
     Parameters
@@ -99,6 +129,8 @@ def constants(multiplier: np.ndarray, shift: np.ndarray, offset: int = 0) -> lis
         (O,) int32, an even number of them: factors are ``multiplier * 2.0**(shift - 31)``.
     offset : int
         What is added to the results, in [-128, 255].
+    once : bool
+        Round as dense layers do.
 
     Returns
     -------
@@ -107,12 +139,16 @@ def constants(multiplier: np.ndarray, shift: np.ndarray, offset: int = 0) -> lis
         (O,).
     """
     exponent = -shift.astype(np.int64)
-    roundings = (1 << 30) + (np.int64(1) << (30 + exponent)) + (np.int64(offset) << 31 + exponent)
+    roundings = (np.int64(1) << (30 + exponent)) + (np.int64(offset) << 31 + exponent)
+    roundings += 0 if once else 1 << 30
     pairs = [array.astype(np.int64).reshape(-1, 2).T for array in (multiplier, roundings)]
     return [*map(np.ascontiguousarray, pairs), (exponent - 1).astype(np.int32)]
 
 
-def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int, signed: bool = True):
+def multiply_at_once(
+    x, multipliers: list, roundings: list, right, lanes: int, signed: bool = True,
+    once: bool = False,
+):  # fmt: skip
     """`multiply`, and the offset added, by what `constants` prepares.
 
     Parameters
@@ -127,6 +163,8 @@ def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int, s
         An even number.
     signed : bool
         False where negative halves may as well be rounded upward.
+    once : bool
+        As for `constants`.
     """
     wide = lanes // 2
     even = T.reinterpret(f"int64x{wide}", x)
@@ -135,7 +173,8 @@ def multiply_at_once(x, multipliers: list, roundings: list, right, lanes: int, s
     for value, multiplier, rounding in zip((even, odd), multipliers, roundings, strict=True):
         total = _low(value, wide) * _low(multiplier, wide) + rounding
         if signed:
-            total = total - T.bitwise_and(value, splat(1 << 31, "int64", wide))
+            sign = T.bitwise_and(value, splat(1 << 31, "int64", wide))
+            total = total - (T.shift_right(sign, splat(31, "int64", wide)) if once else sign)
         sums.append(total)
     halves = [T.reinterpret(f"int32x{lanes}", each) for each in sums]
     highs = [T.int32(which * lanes + 2 * pair + 1) for pair in range(wide) for which in (0, 1)]

@@ -21,7 +21,7 @@ from .elementwise import at_broadcast, each_vector
 from .intrinsics import InstructionSet
 from .requantize import clip_vector
 from .spec import TensorSpec
-from .tir import T, arg, batch_extent, prim_func, splat, store
+from .tir import T, arg, batch_extent, prim_func, splat, store, tensor_arg
 
 HEADROOM = 20  # bits that TFLite shifts the operands of a sum to the left
 FACTOR = 3  # parameters of one multiplier
@@ -60,11 +60,11 @@ def build(spec: BinarySpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, lanes = batch_extent(spec.batch), isa.lanes
-        a = arg("a", spec.a.physical_shape(batch), spec.a.dtype)
-        b = arg("b", spec.b.physical_shape(batch), spec.b.dtype)
+        a = tensor_arg("a", spec.a, batch)
+        b = tensor_arg("b", spec.b, batch)
         count = 3 if spec.kind == "add" else 1
         given = arg("parameters", (2 + FACTOR * count,), "int32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         for at in each_vector(batch, spec.out, lanes):
             x = _steps(a, spec.a, at, lanes)
             y = _steps(b, spec.b, at_broadcast(spec.b, spec.out, at), lanes)

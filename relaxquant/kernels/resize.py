@@ -17,7 +17,7 @@ import tvm
 from .elementwise import each_vector
 from .intrinsics import InstructionSet
 from .spec import TensorSpec
-from .tir import T, arg, batch_extent, prim_func, splat, store
+from .tir import T, arg, batch_extent, prim_func, splat, store, tensor_arg
 
 WEIGHT_BITS = 10
 
@@ -51,8 +51,8 @@ def build_pad(spec: PadSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, lanes = batch_extent(spec.batch), isa.lanes
-        data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        data = tensor_arg("data", spec.data, batch)
+        output = tensor_arg("output", spec.out, batch)
         top, left, _, _ = spec.padding
         nothing = tvm.tirx.const(spec.out.zero_point, spec.out.dtype)
         for n, channel, h, w in each_vector(batch, spec.out, lanes):
@@ -129,10 +129,10 @@ def build_resize(spec: ResizeSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
 
 def _emit_nearest(spec: ResizeSpec, lanes: int, batch) -> None:
-    data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+    data = tensor_arg("data", spec.data, batch)
     rows = arg("rows", (spec.out.height,), "int32")
     columns = arg("columns", (spec.out.width,), "int32")
-    output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+    output = tensor_arg("output", spec.out, batch)
     for n, channel, h, w in each_vector(batch, spec.out, lanes):
         source = spec.data.vector_at(n, channel, rows[h], columns[w], lanes)
         store(output, spec.out.vector_at(n, channel, h, w, lanes), data[tuple(source)])
@@ -141,10 +141,10 @@ def _emit_nearest(spec: ResizeSpec, lanes: int, batch) -> None:
 def _emit_between(spec: ResizeSpec, lanes: int, batch) -> None:
     height, width = spec.out.height, spec.out.width
     weight = "int32" if spec.signed else "float32"
-    data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+    data = tensor_arg("data", spec.data, batch)
     rows, down = arg("rows", (height, 2), "int32"), arg("down", (height,), weight)
     columns, right = arg("columns", (width, 2), "int32"), arg("right", (width,), weight)
-    output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+    output = tensor_arg("output", spec.out, batch)
     interpolated = _in_integers if spec.signed else _in_float
     for n, channel, h, w in each_vector(batch, spec.out, lanes):
         pixels = [

@@ -14,7 +14,7 @@ import tvm
 from .intrinsics import InstructionSet
 from .requantize import from_float_scalar
 from .spec import TensorSpec
-from .tir import T, arg, batch_extent, local, prim_func, store
+from .tir import T, arg, batch_extent, local, prim_func, store, tensor_arg
 
 ENTRIES = 256
 
@@ -41,10 +41,10 @@ def build(spec: SoftmaxSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, channels = batch_extent(spec.batch), spec.data.channels
-        data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        data = tensor_arg("data", spec.data, batch)
         table = arg("table", (ENTRIES,), "float32")
         bounds = arg("bounds", (3,), "float32")
-        output = arg("output", spec.out.physical_shape(batch), spec.out.dtype)
+        output = tensor_arg("output", spec.out, batch)
         with T.parallel(batch) as n:
             largest, total = local(1, "int32"), local(1, "float32")
             whole = [0]

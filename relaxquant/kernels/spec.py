@@ -172,6 +172,8 @@ class EpilogueSpec:
     step_by_step : bool
         Under ``"tflite"``, whether a multiplier is one that `fixed_point.multiply_at_once` does not
         take.
+    rounds_once : bool
+        Under ``"tflite"``, whether the product is rounded once, as of dense layers.
     saturates : bool
         Whether uint8 outputs are bounded by their dtype alone, so that it is enough to saturate
         when they are stored. There is no residual then, and no multiplier above a half, so that
@@ -183,6 +185,7 @@ class EpilogueSpec:
     narrow: int | None = None
     requantize: str = FLOAT
     step_by_step: bool = False
+    rounds_once: bool = False
     saturates: bool = False
 
 

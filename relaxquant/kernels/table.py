@@ -14,7 +14,7 @@ import tvm
 from .image import fill_halo
 from .intrinsics import InstructionSet
 from .spec import TensorSpec
-from .tir import T, arg, batch_extent, prim_func, store
+from .tir import T, arg, batch_extent, prim_func, store, tensor_arg
 
 ENTRIES = 256
 
@@ -39,9 +39,9 @@ def build(spec: TableSpec, isa: InstructionSet) -> tvm.tirx.PrimFunc:
 
     def body():
         batch, out = batch_extent(spec.batch), spec.out
-        data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        data = tensor_arg("data", spec.data, batch)
         table = arg("table", (ENTRIES,), out.dtype)
-        output = arg("output", out.physical_shape(batch), out.dtype)
+        output = tensor_arg("output", out, batch)
         first = int(inputs_of(spec.data)[0])
         if out.halo:
             fill_halo(out, batch, output)

@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
+
+if TYPE_CHECKING:
+    from .spec import TensorSpec
 
 Expr = tvm.ir.Expr
 BLOCK = 16  # channels in one block of the NCHW16c layout
@@ -56,6 +60,11 @@ def batch_extent(batch: int | None):
 def arg(name: str, shape: tuple, dtype: str):
     """Declare the next buffer argument of the function being built."""
     return T.arg(name, T.Buffer(shape, dtype))
+
+
+def tensor_arg(name: str, tensor: TensorSpec, batch):
+    """Declare an activation as the next argument; the batch is an extent of `batch_extent`."""
+    return arg(name, tensor.physical_shape(batch), tensor.dtype)
 
 
 def local(count: int, dtype: str):

@@ -40,6 +40,7 @@ from .tir import (
     prim_func,
     splat,
     store,
+    tensor_arg,
 )
 from .winograd import Transform, apply
 from .winograd_plan import Arithmetic, Plan
@@ -92,7 +93,7 @@ class WinogradNest:
         """Arguments, then the parallel loop."""
         spec, plan = self.spec, self.plan
         batch = batch_extent(spec.batch)
-        self.data = arg("data", spec.data.physical_shape(batch), spec.data.dtype)
+        self.data = tensor_arg("data", spec.data, batch)
         self._declare_weights()
         self.epilogue = Epilogue(spec, self.isa, batch)
         total = batch * self.rows * self.columns

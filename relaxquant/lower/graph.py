@@ -107,8 +107,8 @@ class Weight:
 
     ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
     ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
-    ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of
-    uint8 weights, and of dense layers that have one.
+    ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of a
+    convolution's uint8 weights.
     """
 
     array: np.ndarray = field(repr=False)
@@ -136,6 +136,8 @@ class Node:
     of a conv2d are its data and, once fused, the residual; its ``reason`` says why it stays in
     float although it is quantized.
 
+    ``dense`` says of a conv2d that it is a dense layer.
+
     ``load`` and ``store`` are what stands between the caller's integers and ours. A ``view`` is the
     same memory under another shape.
 
@@ -151,6 +153,7 @@ class Node:
     label: str = ""
     window: Window = field(default_factory=Window)
     groups: int = 1
+    dense: bool = False
     weight: Weight | None = None
     bias: np.ndarray | None = None
     integer_bias: tuple[np.ndarray, np.ndarray] | None = None  # as the model has it, and its scale

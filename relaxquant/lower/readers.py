@@ -58,7 +58,6 @@ def dense(reader: Reader, var, call) -> Value:
     """Dense layer: a convolution whose kernel covers the whole image."""
     data = reader.value(call.args[0], rank=2)
     weight = weight_of(reader, call.args[1], axis=1)
-    one_scale = weight.scale is not None and np.all(weight.scale == weight.scale[0])
     if weight.array.ndim != 2:
         raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
     producer = reader.defined_by.get(data)
@@ -79,7 +78,8 @@ def dense(reader: Reader, var, call) -> Value:
         [data],
         output,
         window=Window((height, width)),
-        weight=replace(weight, array=kernel, float32_scales=weight.float32_scales or one_scale),
+        dense=True,
+        weight=replace(weight, array=kernel),
         reason=reader.keep_float.get(var.name, ""),
     )
 

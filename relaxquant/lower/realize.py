@@ -55,6 +55,7 @@ def conv_spec(node: Node, batch: int | None) -> ConvSpec:
             epilogue,
             requantize=TFLITE,
             step_by_step=not takes_at_once(multipliers(node)[1]),
+            rounds_once=node.dense,
             saturates=_integer_bounds(node) == _ends(node.output),
         )
     elif node.integer and node.output.is_quantized and not residual:
@@ -133,11 +134,12 @@ def in_fixed_point(node: Node) -> bool:
 def multipliers(node: Node) -> tuple[np.ndarray, np.ndarray]:
     """TFLite's integer multiplier and shift for each output channel of a convolution.
 
-    The scales are multiplied in float64; for uint8 weights, whose kernels are older, in float32.
+    The scales are multiplied in float64; for convolutions of uint8 weights, whose kernels are
+    older, in float32.
     """
     data, weight = node.inputs[0].scale, node.weight.scale
     product = data * weight
-    if node.weight.float32_scales:
+    if node.weight.float32_scales and not node.dense:
         product = (np.float32(data) * weight.astype(np.float32)).astype(np.float64)
     return quantize_multiplier(product / node.output.scale)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..errors import not_installed
 from .errors import ZooError
 
 Weights = Mapping[str, np.ndarray]
@@ -134,7 +135,7 @@ def read_keras_h5(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise ZooError(f"{path.name} is an HDF5 file: pip install h5py to read it") from error
+        raise ZooError(not_installed("h5py", f"{path.name} is read")) from error
     try:
         with h5py.File(path) as file:
             return {

@@ -105,7 +105,7 @@ def test_a_loaded_library_runs_but_holds_no_source(library, residual, tmp_path):
 def test_profile_has_one_time_for_each_kernel(library, residual):
     times = library.profile(residual[1], repeats=3)
     assert [time.record for time in times] == list(library.kernels)
-    assert all(0 < time.seconds < 1 for time in times)
+    assert all(time.seconds > 0 for time in times)
 
 
 def test_outputs_do_not_share_memory_between_calls(library, residual):

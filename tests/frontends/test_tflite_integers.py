@@ -142,6 +142,19 @@ def test_dense_after_flatten(kind, tmp_path):
 
 
 @KINDS
+@pytest.mark.parametrize(
+    "scales", [(0.0105, 0.016, 0.0924), (1.0, 0.125, 16.0)], ids=["any", "ties"]
+)
+def test_dense_rounds_once(kind, scales, tmp_path):
+    """So many outputs that other roundings, or a factor in float32, would be seen to differ."""
+    network = Network()
+    given, weight, out = scales
+    x = network.input((4, 24), kind[0], given, kind[2])
+    weights = ("uint8", 119) if kind == UINT8 else None
+    check(network, network.dense(x, 20_000, (out, kind[2]), weights, weight), tmp_path)
+
+
+@KINDS
 def test_softmax(kind, tmp_path):
     network = Network()
     x = network.input((1, 50), kind[0], 0.06, kind[2])

@@ -118,14 +118,17 @@ class Network:
             FilterWidth=kernel, FusedActivationFunction=activation,
         )  # fmt: skip
 
-    def dense(self, x, units, out, weights=None) -> int:
-        """A fully connected layer on (N, features)."""
+    def dense(self, x, units, out, weights=None, scale=0.01) -> int:
+        """A fully connected layer on (N, features).
+
+        ``out`` and ``weights`` are as of `conv2d`, with one scale for all units.
+        """
         data = self.tensors[x]
         dtype, zero_point = weights or (data.dtype, 0)
         limits = np.iinfo(dtype)
         shape = (units, data.shape[1])
         array = self.rng.integers(max(limits.min, -127), limits.max + 1, shape).astype(dtype)
-        scale = np.float32(0.01)
+        scale = np.float32(scale)
         steps = self.rng.integers(-3000, 3000, units).astype(np.int32)
         unit = np.float32(data.scale) * scale
         inputs = [

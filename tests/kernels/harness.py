@@ -178,6 +178,7 @@ def conv_layer(
     weight_zero_points: str = "",
     requantize: str = "float",
     left_shifts: bool = False,
+    rounds_once: bool = False,
     seed: int = 0,
 ) -> Layer:
     """A random convolution whose outputs spread over the range of their integers, and past it."""
@@ -196,7 +197,7 @@ def conv_layer(
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
     narrow = narrow if dtype != "float32" else None
-    epilogue = EpilogueSpec(extra, clip, narrow, requantize, step_by_step=left_shifts)
+    epilogue = EpilogueSpec(extra, clip, narrow, requantize, left_shifts, rounds_once)
     batch_size = None if symbolic else batch
     spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
     weights = _conv_weights(rng, spec, weight_max, weight_dtype)

@@ -106,7 +106,12 @@ def conv2d_int8(
     acc = accumulate(spec, weights, data)
     if spec.epilogue.requantize == "tflite":
         factors = (array[:, None, None] for array in (weights.multiplier, weights.shift))
-        steps = multiply_by_quantized_multiplier(acc, *factors)
+        multiplied = (
+            multiply_and_round_once
+            if spec.epilogue.rounds_once
+            else multiply_by_quantized_multiplier
+        )
+        steps = multiplied(acc, *factors)
         return (np.clip(steps, weights.low, weights.high) + spec.out.zero_point).astype(np.uint8)
     value = acc.astype(np.float32) * weights.multiplier.astype(np.float32)[:, None, None]
     if residual is not None:
@@ -128,6 +133,13 @@ def multiply_by_quantized_multiplier(
     mask = (1 << right) - 1
     threshold = (mask >> 1) + (high < 0)
     return (high >> right) + ((high & mask) > threshold)
+
+
+def multiply_and_round_once(x: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The product of LiteRT's dense layers: to the nearest, halves away from zero."""
+    product = x.astype(np.int64) * multiplier
+    right = 31 - shift.astype(np.int64)
+    return np.sign(product) * ((np.abs(product) + (np.int64(1) << (right - 1))) >> right)
 
 
 def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:

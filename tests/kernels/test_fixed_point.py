@@ -35,7 +35,7 @@ INT32 = np.iinfo(np.int32)
 RNG = np.random.default_rng(0)
 
 
-def multiplied(x, multiplier, shift, target: str) -> np.ndarray:
+def multiplied(x, multiplier, shift, target: str, once=False) -> np.ndarray:
     """`fixed_point.multiply` over flat arrays of whole vectors, right shifts alone if possible."""
     target = target_of(target)
     lanes, count = instruction_set(target).lanes, len(x)
@@ -47,7 +47,7 @@ def multiplied(x, multiplier, shift, target: str) -> np.ndarray:
             at = lanes_at(i * lanes, lanes)
             vectors = [array[at] for array in arrays[:3]]
             left = arrays[3][at] if shift.max() >= 0 else None
-            store(output, [at], fixed_point.multiply(*vectors, lanes, left))
+            store(output, [at], fixed_point.multiply(*vectors, lanes, left, once))
 
     arrays = x, multiplier, np.maximum(-shift, 0) - 1, np.maximum(shift, 0)
     output = tvm.runtime.tensor(np.zeros(count, np.int32))
@@ -56,7 +56,9 @@ def multiplied(x, multiplier, shift, target: str) -> np.ndarray:
     return output.numpy()
 
 
-def multiplied_at_once(x, multiplier, shift, target: str, offset=0, signed=True) -> np.ndarray:
+def multiplied_at_once(
+    x, multiplier, shift, target: str, offset=0, signed=True, once=False
+) -> np.ndarray:
     """`fixed_point.multiply_at_once` over flat arrays of whole vectors."""
     target = target_of(target)
     lanes, count = instruction_set(target).lanes, len(x)
@@ -68,11 +70,11 @@ def multiplied_at_once(x, multiplier, shift, target: str, offset=0, signed=True)
         with T.serial(count // lanes) as i:
             at, half = lanes_at(i * lanes, lanes), lanes_at(i * (lanes // 2), lanes // 2)
             vectors = ([array[k, half] for k in (0, 1)] for array in pairs)
-            value = fixed_point.multiply_at_once(x[at], *vectors, right[at], lanes, signed)
+            value = fixed_point.multiply_at_once(x[at], *vectors, right[at], lanes, signed, once)
             store(output, [at], value)
 
     output = tvm.runtime.tensor(np.zeros(count, np.int32))
-    arrays = x, *fixed_point.constants(multiplier, shift, offset)
+    arrays = x, *fixed_point.constants(multiplier, shift, offset, once)
     build(prim_func(body), target)["main"](*map(tvm.runtime.tensor, arrays), output)
     return output.numpy()
 
@@ -109,6 +111,18 @@ def test_extremes_at_once(offset, target):
     np.testing.assert_array_equal(np.maximum(upward, offset), np.maximum(expected, offset))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_extremes_rounded_once(target):
+    x = np.concatenate([EDGES, RNG.integers(INT32.min, INT32.max, 40)])
+    x, multiplier, shift = grid(x, MULTIPLIERS, range(-fixed_point.MOST, 0))
+    expected = reference.multiply_and_round_once(x, multiplier, shift)
+    found = multiplied_at_once(x, multiplier, shift, target, -128, once=True)
+    np.testing.assert_array_equal(found + 128, expected)
+    x, multiplier, shift = grid(x[::97], MULTIPLIERS, range(-31, 30))
+    expected = reference.multiply_and_round_once(x, multiplier, shift).astype(np.int32)
+    np.testing.assert_array_equal(multiplied(x, multiplier, shift, target, once=True), expected)
+
+
 def test_shifts_that_are_taken_at_once():
     assert fixed_point.takes_at_once(np.arange(-fixed_point.MOST, 0))
     assert not fixed_point.takes_at_once(np.array([-1, 0]))
@@ -128,6 +142,9 @@ def test_ties(target):
     halves = np.floor(x / 2 + 0.5) / 2
     np.testing.assert_array_equal(twice, np.copysign(np.floor(np.abs(halves) + 0.5), halves))
     assert (twice != np.rint(x / 4)).any(), "rounding once gives something else"
+    away = np.copysign(np.floor(np.abs(x) / 4 + 0.5), x)
+    np.testing.assert_array_equal(multiplied(x, *factors, target, once=True), away)
+    np.testing.assert_array_equal(multiplied_at_once(x, *factors, target, once=True), away)
 
 
 @given(st.floats(2.0**-40, 2.0**30))
@@ -152,7 +169,9 @@ LAYERS = {
     "1x1": dict(channels=40, out_channels=20, kernel=(1, 1), out_zero_point=128, clip=True),
     "nhwc": dict(channels=40, out_channels=20, nhwc=True, out_zero_point=7),
     "depthwise": dict(channels=21, out_channels=21, groups=21, out_zero_point=3),
-    "dense": dict(batch=3, size=(1, 1), kernel=(1, 1), channels=40, out_channels=10),
+    "dense": dict(
+        batch=3, size=(1, 1), kernel=(1, 1), channels=40, out_channels=10, rounds_once=True
+    ),
     "image": dict(channels=3, halo=True, kernel=(7, 7), padding=(3, 3, 3, 3), size=(9, 18)),
     "few bits": dict(channels=32, out_channels=32, weight_max=1, size=(9, 9)),
 }
@@ -182,11 +201,14 @@ def test_every_schedule(row):
         pytest.skip("takes none of these layers on this CPU")
 
 
-@given(windows(), direct_channels(), epilogues(), st.booleans(), st.sampled_from(RUNNABLE))
+ROUNDINGS = st.fixed_dictionaries({"left_shifts": st.booleans(), "rounds_once": st.booleans()})
+
+
+@given(windows(), direct_channels(), epilogues(), ROUNDINGS, st.sampled_from(RUNNABLE))
 @examples(8)
-def test_any_direct_layer(window, channels, epilogue, left_shifts, target):
+def test_any_direct_layer(window, channels, epilogue, roundings, target):
     fields = epilogue | {"residual": None, "out_dtype": "uint8"}
-    layer = conv_layer(requantize="tflite", left_shifts=left_shifts, **window, **channels, **fields)
+    layer = conv_layer(requantize="tflite", **roundings, **window, **channels, **fields)
     expected = reference.conv2d_int8(layer.spec, layer.weights, layer.data)
     np.testing.assert_array_equal(run_layer(layer, target, spatial_pack), expected)
 

@@ -176,11 +176,10 @@ def test_progress_is_silent_unless_asked_for(clock, capsys):
     assert "timing" in capsys.readouterr().out
 
 
-def test_the_real_clock_gives_positive_samples_of_the_asked_length():
-    work = np.ones(1000)
-    timings = interleaved({"sum": work.sum}, min_sample_s=0.002)
+def test_the_real_clock_gives_positive_samples():
+    timings = interleaved({"sum": np.ones(1000).sum}, min_sample_s=0.002)
+    assert timings.samples["sum"].shape == (10,)
     assert (timings.samples["sum"] > 0).all()
-    assert timings.inner["sum"] > 1
 
 
 @pytest.mark.parametrize(

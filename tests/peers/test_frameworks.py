@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests import waiting
 from workbook.errors import WorkbookError
 from workbook.peers import bind, litert, registry, torch_eager, torch_inductor, worker
 from workbook.peers.job import Job
@@ -98,10 +99,10 @@ def test_a_process_that_dies_leaves_a_reason():
     with contextlib.closing(Child("workbook.peers.worker", {})) as child:
         child._process.kill()
         with pytest.raises(WorkerError, match="ended by SIGKILL"):
-            child.receive(10)
+            child.receive(waiting.SECONDS)
     unknown = pytest.raises(WorkerError, match=r"status 1: .*No module named")
     with contextlib.closing(Child("workbook.peers.no_such_module", {})) as child, unknown:
-        child.receive(10)
+        child.receive(waiting.SECONDS)
 
 
 def test_a_process_that_is_silent_is_killed():

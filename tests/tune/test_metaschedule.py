@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from relaxquant.tune.database import TuningDatabase
 from relaxquant.tune.device import LocalDevice
 from relaxquant.tune.devices import Devices
 from relaxquant.tune.metaschedule import Search, plain
+from tests import waiting
 from tests.kernels import reference
 from tests.kernels.harness import RUNNABLE, build, conv_layer, run_implementation, target_of
 from tests.networks import make
@@ -218,10 +218,9 @@ def test_a_search_that_is_killed_goes_on_with_what_it_measured(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     trials = tmp_path / files.TRIALS
-    until = time.monotonic() + 120
-    while not trials.exists() or len(trials.read_text().splitlines()) < 3:
-        assert process.poll() is None and time.monotonic() < until, "it never measured anything"
-        time.sleep(0.02)
+    waiting.until(
+        lambda: trials.exists() and trials.read_text().count("\n") >= 3, "three trials", process
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     layer = conv_layer(channels=16, size=(4, 4))

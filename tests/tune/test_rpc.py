@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from tvm import rpc
+from tvm.rpc.tracker import Tracker
 
 import relaxquant as rq
 from relaxquant.kernels.intrinsics import instruction_set
@@ -25,6 +26,7 @@ from relaxquant.tune.database import FAILED_S, TuningDatabase
 from relaxquant.tune.devices import Devices
 from relaxquant.tune.metaschedule import Search
 from relaxquant.tune.rpc import address, address_and_key, boards
+from tests import waiting
 from tests.kernels.harness import conv_layer, target_of
 from tests.networks import make
 
@@ -38,49 +40,51 @@ def small_searches(monkeypatch):
 
 
 class Cluster:
-    """A tracker and servers, each in a process group of its own."""
+    """A tracker, and two servers, each in a process group of its own."""
 
     def __init__(self):
-        self.processes: list[subprocess.Popen] = []
-        self.port = free_port()
-        self.tracker = f"127.0.0.1:{self.port}"
-        self._start("rpc_tracker", "--port", str(self.port), "--port-end", str(self.port + 1))
+        self.servers: list[subprocess.Popen] = []
+        self._tracker = Tracker("127.0.0.1", *ports())
+        self.tracker = f"127.0.0.1:{self._tracker.port}"
         for _ in range(2):
-            port = free_port()
-            options = ("--port", str(port), "--port-end", str(port + 1), "--tracker", self.tracker)
-            self._start("rpc_server", *options, "--key", KEY)
+            self._start_server()
         self.wait_for_servers()
 
     def wait_for_servers(self) -> None:
         """Until both are free: a server says so when its last session has ended."""
-        until = time.monotonic() + 90
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                if self._free() == 2:
-                    return
-            time.sleep(0.1)
-        pytest.fail("the tracker or a server did not start")
+        waiting.until(lambda: self._free() == 2, "two free servers")
 
-    def _start(self, program: str, *options: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", f"tvm.exec.{program}", "--host", "127.0.0.1", *options]
+    def _start_server(self) -> None:
+        first, end = ports()
+        command = [
+            sys.executable, "-m", "tvm.exec.rpc_server", "--host", "127.0.0.1",
+            "--port", str(first), "--port-end", str(end), "--tracker", self.tracker, "--key", KEY,
+        ]  # fmt: skip
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.processes.append(subprocess.Popen(command, start_new_session=True, **quiet))
-        return self.processes[-1]
+        self.servers.append(subprocess.Popen(command, start_new_session=True, **quiet))
 
     def _free(self) -> int:
-        session = rpc.connect_tracker("127.0.0.1", self.port)
+        session = rpc.connect_tracker("127.0.0.1", self._tracker.port)
         return session.summary()["queue_info"].get(KEY, {}).get("free", 0)
 
     def stop(self) -> None:
-        for process in self.processes:
+        for process in self.servers:
             kill(process)
+        self._tracker.terminate()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def ports() -> tuple[int, int]:
+    """Where to look for a free port: the one that is free now may be taken in a second."""
+    with bound_port() as first:
+        return first, min(first + 1000, 2**16)
+
+
+@contextlib.contextmanager
+def bound_port() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else is given."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -133,7 +137,7 @@ def test_a_server_that_dies_is_dropped_and_the_search_goes_on(cluster, tmp_path)
     cluster.wait_for_servers()
     devices = Devices(boards(cluster.tracker, KEY, 1), searched.target)
     assert len(devices.alive) == 2
-    dying = cluster.processes[1]
+    dying = cluster.servers[0]
 
     def tell(_text: str) -> None:
         if dying.poll() is None:
@@ -144,7 +148,7 @@ def test_a_server_that_dies_is_dropped_and_the_search_goes_on(cluster, tmp_path)
     assert found.tried == 8
     assert found.seconds < FAILED_S
     assert len(devices.alive) == 1
-    kill(cluster.processes[2])
+    kill(cluster.servers[1])
     with pytest.raises(rq.InputError, match=r"was lost .* there is no other: start a server"):
         searched.run(devices, 12, lambda _: None)
     assert search(layer, tmp_path).tried >= 8, "what was measured is kept"
@@ -155,10 +159,11 @@ def test_a_server_that_dies_is_dropped_and_the_search_goes_on(cluster, tmp_path)
 def test_what_is_not_there_is_one_error(monkeypatch):
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
-    here = f"127.0.0.1:{free_port()}"
-    arguments = {"runner": "rpc", "tracker": here, "key": KEY, "threads": 1}
-    with pytest.raises(rq.InputError, match=f"no RPC tracker answers at {here}"):
-        rq.tune(module, **arguments)
+    with bound_port() as port:
+        here = f"127.0.0.1:{port}"
+        arguments = {"runner": "rpc", "tracker": here, "key": KEY, "threads": 1}
+        with pytest.raises(rq.InputError, match=f"no RPC tracker answers at {here}"):
+            rq.tune(module, **arguments)
     with pytest.raises(rq.InputError, match="threads must say how many"):
         rq.tune(module, **arguments | {"threads": None})
     with pytest.raises(rq.InputError, match="tracker must be 'host:port'"):

@@ -19,9 +19,9 @@ from typing import Any
 
 import websocket
 
+from tests.waiting import SECONDS, until
 from workbook import chromium
 
-SECONDS = 60
 KEYS = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 CTRL = 2
 
@@ -35,6 +35,7 @@ class Tab:
         self.events: list[tuple[str, dict[str, Any]]] = []
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method and return its result; events that come meanwhile are kept."""
@@ -56,8 +57,8 @@ class Tab:
     def go(self, address: str) -> None:
         """Open an address and wait until all it asked for is there."""
         self.events.clear()
-        self.call("Page.navigate", url=address)
-        while not any(name == "Page.loadEventFired" for name, _ in self.events):
+        page = self.call("Page.navigate", url=address)["loaderId"]
+        while not self._is_loaded(page):
             self._next()
 
     def value(self, expression: str) -> Any:
@@ -92,6 +93,14 @@ class Tab:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def focus(self, element: str) -> None:
+        """Click an element until it has the keyboard: clicks are lost while a page is laid out."""
+        end = time.monotonic() + SECONDS
+        while not self.value(f"!!({element}) && document.activeElement == ({element})"):
+            assert time.monotonic() < end, f"it takes no focus: {element}"
+            self.click(element)
+            time.sleep(0.3)
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Press a key of `KEYS`, or a letter's."""
@@ -139,6 +148,14 @@ class Tab:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def _is_loaded(self, page: str) -> bool:
+        """Whether the page of that loader is; the load of the one before may come late."""
+        loaded = {"name": "load", "loaderId": page}
+        return any(
+            name == "Page.lifecycleEvent" and loaded.items() <= event.items()
+            for name, event in self.events
+        )
+
     def _evaluate(self, expression: str) -> dict[str, Any]:
         return self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
@@ -155,23 +172,27 @@ class Tab:
 def opened(profile: Path) -> Iterator[Tab]:
     """Start a browser with a profile of its own, yield its tab, and end it."""
     command = [chromium.find(), *chromium.options(profile), "--hide-scrollbars"]
-    with subprocess.Popen(
-        [*command, "--remote-debugging-port=0", "about:blank"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    profile.mkdir(exist_ok=True)
+    said = profile / "said.txt"  # a pipe that nobody reads would stop it when it is full
+    with (
+        said.open("w") as out,
+        subprocess.Popen(
+            [*command, "--remote-debugging-port=0", "about:blank"], stdout=out, stderr=out
+        ) as process,
+    ):
         try:
-            yield Tab(_address(process))
+            host = until(lambda: _listening(said), "the browser's address", process, said)
+            yield Tab(until(lambda: _tab_of(host), "the browser's tab", process))
         finally:
             process.terminate()
-            process.communicate()
 
 
-def _address(process: subprocess.Popen) -> str:
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if found := re.search(r"DevTools listening on ws://([\d.]+:\d+)/", line):
-            with urllib.request.urlopen(f"http://{found[1]}/json", timeout=SECONDS) as answer:
-                tabs = json.load(answer)
-            return next(t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page")
-    raise AssertionError(f"the browser did not start: {''.join(said)}")
+def _listening(said: Path) -> str | None:
+    found = re.search(r"DevTools listening on ws://([\d.]+:\d+)/", said.read_text())
+    return found and found[1]
+
+
+def _tab_of(host: str) -> str | None:
+    with urllib.request.urlopen(f"http://{host}/json", timeout=SECONDS) as answer:
+        tabs = json.load(answer)
+    return next((t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page"), None)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
 
+from tests import waiting
 from workbook import cli, paths, state
 
 
@@ -64,22 +63,24 @@ def test_help_of_the_program_run_as_a_module():
 def test_interrupt_ends_the_kernel_and_resume_goes_on(folder, notebook):
     """Ctrl-C in a real run: exit 130, a report, no kernel left; resume finishes; report again."""
     mark = folder / "kernel.pid"
-    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     notebook(folder / "nb", "01_fp32_compile", slow)
     command = [sys.executable, "-m", "workbook", "run", "01", "--out", str(folder / "run")]
-    process = subprocess.Popen(command, cwd=paths.root(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=paths.root(), stdout=subprocess.PIPE, text=True,
+        preexec_fn=waiting.heed_interrupts,
+    )  # fmt: skip
     try:
-        _wait_for(mark, process)
+        waiting.until(lambda: mark.exists() and mark.read_text(), "the kernel's mark", process)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=waiting.SECONDS)
     finally:
         process.kill()
     assert process.returncode == 130
     assert "Report:" in output
     entry = state.load(folder / "run").notebooks["01_fp32_compile"]
     assert (entry.status, entry.reason) == ("interrupted", "stopped by the user")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(mark.read_text()), 0)
+    waiting.until(lambda: waiting.is_gone(int(mark.read_text())), "the kernel's end")
 
     notebook(folder / "nb", "01_fp32_compile", "x = 2")
     result = call("run", "--resume", "--out", str(folder / "run"))
@@ -88,12 +89,3 @@ def test_interrupt_ends_the_kernel_and_resume_goes_on(folder, notebook):
     (folder / "run" / "index.html").unlink()
     assert call("report", str(folder / "run")).exit_code == 0
     assert (folder / "run" / "index.html").is_file()
-
-
-def _wait_for(path, process):
-    for _ in range(600):
-        if path.exists() and path.read_text():
-            return
-        assert process.poll() is None, "the run ended by itself"
-        time.sleep(0.1)
-    raise AssertionError("the kernel did not get so far within a minute")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import pandas as pd
@@ -116,6 +117,18 @@ def test_headline_is_filled_and_flags_rows(run):
     assert kept["text"] == "It is 2.0 times faster."
     assert kept["metrics"] == ["latency"]
     assert kept["label"] == ""
+
+
+def test_captions_of_untrained_weights_say_so(run):
+    random, trained = SimpleNamespace(trained=False), SimpleNamespace(trained=True)
+    for i, (of, words) in enumerate([
+        (random, "Time (untrained weights)"), (trained, "Time"), ((), "Time"),
+        ([random, trained], "Time (partly untrained weights)"),
+    ]):  # fmt: skip
+        run.table([{"x": 1}], "Time", of=of, name=f"t{i}")
+        run.figure(figure(), f"f{i}", caption="Time", of=of)
+        assert said(run)["tables"][i]["caption"] == words
+        assert said(run)["figures"][i]["caption"].startswith(f"{words}. ")
 
 
 def test_headline_on_untrained_weights_says_so(run):

@@ -48,6 +48,7 @@ images = 8
 seed = 0"""
 RATES = "document.querySelector('img[alt^=\"GMAC/s of each layer\"]')"
 PANEL = "document.querySelector('.jp-OutputArea-output .widget-vbox')"
+STATUS = f"{PANEL}.querySelector('.widget-hbox .widget-html').innerText.trim()"
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,9 @@ def test_explore_changes_its_figure_with_slider_and_dropdown(tab, address, check
         ("bits", ".noUi-handle", ["ArrowRight"], "w6a6"),
         ("layer", "select", ["ArrowDown", "Enter"], "µs, "),
     ):
+        tab.until(f"{STATUS} == ''", lab.RUN_SECONDS)
         before = tab.value(f"{RATES}.src")
-        tab.click(control(label, what))
+        tab.focus(control(label, what))
         for key in keys:
             tab.press(key)
         tab.until(f"{RATES}.src != {json.dumps(before)}", lab.RUN_SECONDS)

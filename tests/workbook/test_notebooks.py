@@ -163,6 +163,25 @@ def test_figures_say_how_many_samples_they_show(path):
                 assert {"caption", "n"} <= {keyword.arg for keyword in node.keywords}, source
 
 
+# Captions of what shows no network's result, or whose lines label their networks by themselves, as
+# those of 10_report do. A .tflite file, of 08, is never random.
+NO_RESULT = re.compile(
+    "The machine and|Limits of|Published|Which stages|The first stage|Every stage|Top-1 of fp32 and"
+)
+LABELLED_ELSEWHERE = ("08_tflite_accuracy", "10_report", "11_cuda_int8", "12_tuning")
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in READING if p.stem not in LABELLED_ELSEWHERE], ids=lambda path: path.stem
+)
+def test_results_are_told_whose_they_are_so_that_random_weights_are_said(path):
+    for source in cells(path, "code"):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("run.table", "run.figure"):
+                told = "of" in {keyword.arg for keyword in node.keywords}
+                assert told or NO_RESULT.search(source), ast.unparse(node)
+
+
 @every
 def test_needs_and_kinds_are_known(path):
     book = catalogue.load(FOLDER)[path.stem]
@@ -201,6 +220,14 @@ def test_start_here_measures_what_it_says(headless):
     assert [row["n"] for row in rows if row["metric"] == "latency"] == [10, 10, 10]
     assert only(rows, metric="agreement", **ours)["n"] == 4
     assert {row["trained"] for row in rows} == {False}
+
+
+@pytest.mark.slow
+def test_every_caption_says_that_the_weights_are_random(headless):
+    said = notes.read(context.notes_file(headless, "00_start_here"))
+    captions = [each["caption"] for kind in ("tables", "figures") for each in said[kind]]
+    untrained = [caption for caption in captions if "(untrained weights)" in caption]
+    assert len(untrained) == len(captions) - 1 == 3  # all but the one of the machine
 
 
 @pytest.mark.slow

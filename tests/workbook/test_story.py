@@ -104,8 +104,8 @@ def test_answer_is_of_the_papers_comparison_first():
     ]
     assert story_answer.gain(rows) == (
         "int8 with integer kernels is 3.00× (2.90–3.10, n = 10) as fast as our own fp32 on "
-        "resnet18, untrained, batch 1, does at least 100 % of its multiply-accumulates in integers "
-        "and changes top-1 by +0.05 points (-0.30 to +0.41) for toy on 2000 images."
+        "resnet18 (untrained), batch 1, does at least 100 % of its multiply-accumulates in "
+        "integers and changes top-1 by +0.05 points (-0.30 to +0.41) for toy on 2000 images."
     )
 
 

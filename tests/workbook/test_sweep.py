@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nbformat
@@ -17,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from tests import waiting
 from workbook import cli, fingerprint, paths, runner, store, sweep, sweep_item, sweep_state
 from workbook.errors import WorkbookError
 from workbook.sweep_pool import Done
@@ -242,14 +241,19 @@ def test_folder_is_one_sweeps_at_a_time(tmp_path):
 
 def test_host_runs_one_item_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setenv(sweep_item.LOCK_VARIABLE, str(tmp_path / "lock"))
-    code = "from workbook.sweep_item import host_lock\nwith host_lock(): print('in', flush=True)"
+    code = (
+        "from workbook.sweep_item import host_lock\n"
+        "print('asks', flush=True)\n"
+        "with host_lock(): print('in', flush=True)"
+    )
     with sweep_item.host_lock():
         other = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=paths.root()
         )
+        assert other.stdout.readline() == b"asks\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            other.communicate(timeout=3)
-    assert other.communicate(timeout=60)[0] == b"in\n"
+            other.wait(timeout=1)
+    assert other.communicate(timeout=waiting.SECONDS)[0] == b"in\n"
 
 
 def test_bad_command_is_one_line_and_code_2(site):
@@ -269,7 +273,7 @@ import os, time
 with open({log!r}, "a") as log:
     log.write(f"{{batch}} {{os.getpid()}}\\n")
 if batch == 2 and not os.path.exists({go!r}):
-    time.sleep(120)
+    time.sleep(600)
 if batch == 3:
     raise ValueError("unlucky")
 """
@@ -285,7 +289,7 @@ def test_killed_in_the_middle_and_gone_on_with(tmp_path, notebook, monkeypatch):
     command = [sys.executable, "-m", "workbook", "sweep", "--out", str(out)]
     process = subprocess.Popen([*command, "05", "-p", "batch", "1,2,3"], cwd=paths.root())
     try:
-        lines = _wait_for_lines(log, 2, process)
+        lines = waiting.until(lambda: _lines(log, 2), "the second item", process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -300,8 +304,7 @@ def test_killed_in_the_middle_and_gone_on_with(tmp_path, notebook, monkeypatch):
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["1", "2", "2", "3"]
     assert (finished / "state.json").stat().st_mtime_ns == before
     # The kernel of the killed sweep is gone as well.
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(lines[1].split()[1]), 0)
+    waiting.until(lambda: waiting.is_gone(int(lines[1].split()[1])), "the kernel's end")
     with (out / "status.csv").open() as stream:
         found = [(r["status"], r["attempts"]) for r in csv.DictReader(stream)]
     assert found == [("ok", "1"), ("ok", "2"), ("failed", "1")]
@@ -310,11 +313,7 @@ def test_killed_in_the_middle_and_gone_on_with(tmp_path, notebook, monkeypatch):
     assert "It takes 4.0 ms." in (out / "index.html").read_text()
 
 
-def _wait_for_lines(path, count, process):
-    for _ in range(1800):
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) >= count:
-            return lines
-        assert process.poll() is None, "the sweep ended by itself"
-        time.sleep(0.1)
-    raise AssertionError(f"no {count} items within three minutes")
+def _lines(path, count):
+    """Return the lines of a file that has so many of them, else None."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return lines if len(lines) >= count else None

@@ -8,13 +8,12 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from rich.console import Console
 
+from tests import waiting
 from workbook import fingerprint, paths, sweep, sweep_dask, sweep_item
 from workbook.errors import WorkbookError
 
@@ -31,7 +30,7 @@ def say(what):
 if batch == 1 and not once.exists():
     once.touch()
     psutil.Process().parent().parent().kill()
-    time.sleep(60)
+    time.sleep(600)
 say("begin")
 time.sleep(0.5)
 say("end")
@@ -61,11 +60,11 @@ def cluster(tmp_path_factory, notebook):
 
     processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
     try:
-        _wait_for(file.exists)
+        waiting.until(file.exists, "the scheduler's address", processes[0])
         options = ("--no-nanny", "--nthreads", "1", "--local-directory", str(home / "space"))
         processes += [start("worker", *options, host=host) for host in "abb"]
         with distributed.Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(3, timeout=120)
+            client.wait_for_workers(3, timeout=waiting.SECONDS)
             address = client.scheduler.address
         yield SimpleNamespace(home=home, address=address)
     finally:
@@ -100,14 +99,14 @@ def test_items_run_on_all_hosts_one_at_a_time_and_a_lost_worker_costs_nothing(cl
 
 def test_item_ends_with_the_sweep_that_wanted_it(cluster, notebook, monkeypatch, tmp_path):
     mark = cluster.home / "slow.pid"
-    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
+    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     notebook(cluster.home / "nb", "06_slow", slow)
     fleet = sweep_dask.Fleet(cluster.address, fingerprint.of_code(paths.root()))
     with sweep_dask.DaskPool(fleet, tmp_path) as pool:
         pool.submit("slow", {"notebook": "06_slow", "profile": "quick", "given": {}})
-        _wait_for(lambda: mark.exists() and mark.read_text())
+        waiting.until(lambda: mark.exists() and mark.read_text(), "the kernel's mark")
         assert pool.collect(0.1) == []
-    _wait_for(lambda: not psutil.pid_exists(int(mark.read_text())))
+    waiting.until(lambda: waiting.is_gone(int(mark.read_text())), "the kernel's end")
 
 
 def test_worker_with_other_code_is_refused_before_anything_runs(cluster, monkeypatch):
@@ -154,11 +153,3 @@ def _spans(path):
         what, batch, host, moment = line.split()
         found.setdefault((batch, host), {})[what] = float(moment)
     return [(batch, host, t["begin"], t["end"]) for (batch, host), t in found.items()]
-
-
-def _wait_for(ready):
-    for _ in range(1800):
-        if ready():
-            return
-        time.sleep(0.1)
-    raise AssertionError("what was waited for did not come within three minutes")
