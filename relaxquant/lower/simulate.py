@@ -28,6 +28,8 @@ from .realize import bounds, conv_weights
 from .tvm_calls import tvm_call
 from .whole_floats import WholeFloats
 
+ENDS = 1024.0  # beyond any pixel of 8 bits times its weight
+
 
 def simulate(qmod: tvm.IRModule) -> tvm.IRModule:
     """Write a QDQ module as the float network that computes what its integer kernels do.
@@ -74,7 +76,7 @@ class _Simulator:
         self.reader, self.graph = reader, graph
         self.builder = relax.BlockBuilder()
         self.floats = WholeFloats(self.builder)
-        # Of a quantized value its steps; of the caller's integers these themselves.
+        # Of a quantized value its steps; of the caller's integers these, maybe in float32.
         self.variables: dict[Value, relax.Expr] = {}
         self.batch = reader.function.params[0].ty.shape[0]
 
@@ -197,7 +199,7 @@ class _Simulator:
         """The same numbers under another shape."""
         data = self.variables[node.inputs[0]]
         if node.output.channels_last:
-            return R.permute_dims(data, TO_CHANNELS_FIRST)
+            return R.permute_dims(self._as_float(data), TO_CHANNELS_FIRST)
         return self._shaped(data, node.output)
 
     def pad(self, node: Node) -> relax.Expr:
@@ -246,8 +248,8 @@ class _Simulator:
         """Sums of products by weights that count in 1024ths are exact in float64."""
         emit, one, total = self.builder.emit, 1 << resize.WEIGHT_BITS, None
         image = emit(R.astype(image, "float64"))
-        for rows, down in _ends(vertical, one):
-            for columns, right in _ends(horizontal, one):
+        for rows, down in _sides(vertical, one):
+            for columns, right in _sides(horizontal, one):
                 weight = np.outer(down, right) / one**2
                 pixels = emit(_taken(self.builder, image, rows, columns))
                 pixels = emit(R.multiply(pixels, relax.const(weight, "float64")))
@@ -257,12 +259,12 @@ class _Simulator:
     def _between_unsigned(self, image, vertical: list, horizontal: list) -> relax.Expr:
         """Each product and sum is rounded to float32."""
         emit, total = self.builder.emit, None
-        for columns, right in _ends(horizontal, np.float32(1)):
-            for rows, down in _ends(vertical, np.float32(1)):
+        for columns, right in _sides(horizontal, np.float32(1)):
+            for rows, down in _sides(vertical, np.float32(1)):
                 pixels = emit(_taken(self.builder, image, rows, columns))
                 pixels = self.floats.scaled(pixels, down[:, None])
-                # The magnitude keeps LLVM from fusing the product with the sum.
-                pixels = emit(R.abs(self.floats.scaled(pixels, right)))
+                # A bound that is never met keeps LLVM from fusing the product with the sum.
+                pixels = self.floats.clipped(self.floats.scaled(pixels, right), -ENDS, ENDS)
                 total = pixels if total is None else emit(R.add(total, pixels))
         return R.floor(emit(R.add(total, relax.const(np.float32(0.5)))))
 
@@ -292,8 +294,12 @@ class _Simulator:
         numbers = self.variables[value]
         if not value.foreign or value.dtype == "float32":
             return numbers
-        numbers = self.builder.emit(R.astype(numbers, "float32"))
-        return self.builder.emit(R.subtract(numbers, relax.const(np.float32(value.zero_point))))
+        zero_point = relax.const(np.float32(value.zero_point))
+        return self.builder.emit(R.subtract(self._as_float(numbers), zero_point))
+
+    def _as_float(self, x) -> relax.Expr:
+        """The caller's numbers in float32."""
+        return x if x.ty.dtype == "float32" else self.builder.emit(R.astype(x, "float32"))
 
     def _looked_up(self, entries: np.ndarray, index) -> relax.Expr:
         index = self.builder.emit(R.astype(index, "int32"))
@@ -343,7 +349,7 @@ def _taken(bb: relax.BlockBuilder, image, rows: np.ndarray, columns: np.ndarray)
     return R.take(image, relax.const(columns, "int32"), axis=3)
 
 
-def _ends(axis: list[np.ndarray], one):
+def _sides(axis: list[np.ndarray], one):
     """Both indices of `kernels.resize.between`, with their weights."""
     indices, weight = axis
     return [(indices[:, 0], one - weight), (indices[:, 1], weight)]
