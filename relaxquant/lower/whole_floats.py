@@ -5,10 +5,10 @@ exact, in whatever order they are taken. Beyond it, weights are cut into two dig
 exact apart and are added up in float64; where that is not enough, the layer is done in float64.
 
 What kernels then do in float32 is written so that a compiler that fuses a product with a sum (as
-LLVM does for TVM) changes nothing: no float32 product is followed by a sum. The one multiply-add
-that kernels ask for by name is done in float64, where its product is exact, and rounded once more.
-(A sum whose addends lie so far apart that float64 cannot hold it is rounded twice: that takes an
-accumulator's step below a 2**20th of an output's, and a tie in float32 on top.)
+LLVM does for TVM) changes nothing: no float32 product is followed by a float32 sum. The one
+multiply-add that kernels ask for by name is done in float64, where its product is exact, and
+rounded once more. (Where float64 cannot hold the sum, its addends being 2**28 times apart, it is
+rounded twice. That changes a tie in float32 alone, and a step alone where the tie is at a half.)
 """
 
 from __future__ import annotations
