@@ -28,7 +28,7 @@ from .realize import bounds, conv_weights
 from .tvm_calls import tvm_call
 from .whole_floats import WholeFloats
 
-ENDS = 1024.0  # beyond any pixel of 8 bits times its weight
+NEVER_MET = 1024.0  # larger than any pixel of 8 bits times its weight
 
 
 def simulate(qmod: tvm.IRModule) -> tvm.IRModule:
@@ -264,7 +264,9 @@ class _Simulator:
                 pixels = emit(_taken(self.builder, image, rows, columns))
                 pixels = self.floats.scaled(pixels, down[:, None])
                 # A bound that is never met keeps LLVM from fusing the product with the sum.
-                pixels = self.floats.clipped(self.floats.scaled(pixels, right), -ENDS, ENDS)
+                pixels = self.floats.clipped(
+                    self.floats.scaled(pixels, right), -NEVER_MET, NEVER_MET
+                )
                 total = pixels if total is None else emit(R.add(total, pixels))
         return R.floor(emit(R.add(total, relax.const(np.float32(0.5)))))
 
