@@ -9,19 +9,16 @@ import tvm
 from ..errors import InputError, did_you_mean
 from ..kernels.fixed_point import FLOAT, REQUANTIZE
 from ..kernels.intrinsics import instruction_set
-from ..kernels.registry import AUTO, check_schedule, layout_of
+from ..kernels.registry import AUTO, check_schedule
 from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tir import CPU
 from ..kernels.tuned import Tuned
-from ..parts import joined
-from . import overflow, ranges
 from .emit import Emitter, Lowered
-from .fuse import fuse
-from .graph import Graph
-from .layout import assign, stays_with_tvm
-from .read import Reader, main_of
+from .layout import stays_with_tvm
+from .prepare import prepared
 from .realize import conv_spec, conv_weights
 from .record import KernelRecord, KernelTable, functions_of, shape_text
+from .simulate import simulate
 
 
 def lower(
@@ -62,7 +59,7 @@ def lower(
     check_schedule(schedule)
     check_requantize(requantize)
     isa = instruction_set(target)
-    reader, graph = _prepared(module, schedule, requantize, halos=isa.machine == CPU)
+    reader, graph = prepared(module, schedule, requantize, halos=isa.machine == CPU)
     return Emitter(graph, reader, isa, schedule, tuned).emit()
 
 
@@ -84,7 +81,7 @@ def conv_layers(module: tvm.IRModule) -> list[ConvLayer]:
     ModelError
         As `lower`.
     """
-    _, graph = _prepared(module, AUTO)
+    _, graph = prepared(module, AUTO)
     batch = graph.inputs[0].shape[0]
     return [
         ConvLayer(node.label, shape_text(node), conv_spec(node, batch), conv_weights(node))
@@ -101,25 +98,6 @@ def check_requantize(name: str) -> None:
         raise InputError(f"requantize must be one of {known}, not {name!r}{hint}")
 
 
-def _prepared(
-    module: tvm.IRModule, schedule: str, requantize: str = FLOAT, halos: bool = True
-) -> tuple[Reader, Graph]:
-    """Read, fused, and with a layout for every value."""
-    keep_float: dict[str, str] = {}
-    while True:
-        reader = Reader(main_of(joined(module)), keep_float, requantize)
-        graph = reader.graph()
-        fuse(graph)
-        graph.drop_dead()
-        ranges.find(graph)
-        overflowing = overflow.find(graph)
-        if not overflowing:
-            assign(graph, layout_of(schedule), halos)
-            return reader, graph
-        # In float such a layer is fused otherwise, so everything starts anew.
-        keep_float |= overflowing
-
-
 __all__ = [
     "ConvLayer",
     "KernelRecord",
@@ -129,4 +107,5 @@ __all__ = [
     "conv_layers",
     "functions_of",
     "lower",
+    "simulate",
 ]

@@ -21,9 +21,10 @@ from ..kernels.weight_bits import bits_of
 from ..recent import Recent
 from .graph import Graph, Node, Value
 from .layout import stays_with_tvm
-from .read import QuantizedConstant, Reader
+from .read import Reader
 from .realize import conv_spec, in_fixed_point, narrowest, realize
 from .record import KernelRecord, functions_of, is_dense, shape_text
+from .tvm_calls import tvm_call
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
 PRIM_FUNCS = Recent(1024)
@@ -115,25 +116,10 @@ class Emitter:
         return self.functions[implementation.key]
 
     def _tvm_call(self, node: Node) -> relax.Expr:
-        if isinstance(node.call, relax.TupleGetItem):
-            return relax.TupleGetItem(self.variables[node.inputs[0]], node.call.index)
-        self.records.append(_tvm_record(node))
-        # The layout pass may have put conversions between a variable and this call.
-        originals: list[Value] = []
-        arguments = [self._argument(arg, node, originals) for arg in node.call.args]
-        return relax.Call(node.call.op, arguments, node.call.attrs, node.call.ty_args)
-
-    def _argument(self, expression, node: Node, seen: list[Value]):
-        known = self.reader.lookup(expression)
-        if isinstance(known, Value):
-            seen.append(known)
-            return self.variables[node.inputs[len(seen) - 1]]
-        if isinstance(known, QuantizedConstant):
-            return relax.const(known.dequantized)
-        if isinstance(expression, relax.Tuple) or isinstance(known, tuple):
-            fields = expression.fields if isinstance(expression, relax.Tuple) else known
-            return relax.Tuple([self._argument(field, node, seen) for field in fields])
-        return known
+        call = tvm_call(node, self.reader, self.variables)
+        if isinstance(call, relax.Call):
+            self.records.append(_tvm_record(node))
+        return call
 
 
 def _function_name(node: Node, implementation: Implementation, function: PrimFunc) -> str:

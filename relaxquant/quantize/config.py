@@ -82,7 +82,7 @@ class QConfig:
     skip_conv_layers : sequence of int or None
         Convolutions that stay in float, counted from 0 in order of appearance.
     do_simulation : bool
-        Return the float network that computes what the quantized one does.
+        Return the float network that computes exactly what the quantized one does.
     round_for_shift : bool
         Whether sums are rounded when they become activations, or cut off (towards minus infinity).
     debug_enabled_ops : sequence of str or None

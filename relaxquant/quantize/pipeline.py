@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from tvm import IRModule
 from tvm.target import Target
 
+from ..lower import simulate
 from .annotate import Annotation, annotate
 from .batches import checked_batches, input_spec
 from .calibrate import CompileFn, calibrate
@@ -21,7 +22,6 @@ from .layer_weights import quantize_layers
 from .mixed import Budget, choose_bits
 from .operators import LAYERS
 from .partition import partition
-from .simulate import simulate
 
 
 def quantize(
@@ -65,7 +65,8 @@ def quantize(
     IRModule
         QDQ Relax: what `relaxquant.compile` turns into integer kernels, and TVM's own pipeline
         into float arithmetic around quantize and dequantize. With `do_simulation` float Relax that
-        computes the same; with `partition_conversions` in three functions, see `partition`.
+        computes exactly what these kernels do, see `relaxquant.lower.simulate`; with
+        `partition_conversions` in three functions, see `partition`.
 
     Raises
     ------

@@ -8,12 +8,11 @@ from tvm import relax
 from tvm.relax import op as R
 
 import relaxquant as rq
+from relaxquant.lower import simulate
 from relaxquant.quantize import QConfig, QuantizeError
-from relaxquant.quantize.graph import read_graph, rebuild
+from relaxquant.quantize.graph import read_graph
 from relaxquant.quantize.pipeline import quantize
-from relaxquant.quantize.simulate import simulate
 from relaxquant.quantize.summary import summary
-from tests.networks import make
 
 
 def body(layers, x):
@@ -36,7 +35,7 @@ def operators(module):
     ],
     ids=str,
 )
-def test_stock_tvm_computes_the_same_of_both(net, stock, batches, settings):
+def test_stock_tvm_computes_what_integers_do(net, stock, batches, settings):
     config = QConfig.best(**settings)
     qmod = quantize(net(body), config, batches, compile_fn=stock)
     config = QConfig.best(do_simulation=True, **settings)
@@ -44,8 +43,8 @@ def test_stock_tvm_computes_the_same_of_both(net, stock, batches, settings):
     assert not operators(simulated) & {"quantize", "dequantize"}
     assert {"quantize", "dequantize"} <= operators(qmod)
     assert relax.analysis.well_formed(simulated) is not False
-    expected = stock(qmod)(batches[1])[0]
-    np.testing.assert_allclose(stock(simulated)(batches[1])[0], expected, rtol=1e-5, atol=1e-5)
+    expected = rq.compile(qmod, threads=1, cache=False)(batches[1])
+    np.testing.assert_array_equal(stock(simulated)(batches[1])[0], expected)
     exact = stock(net(body))(batches[1])[0]
     assert np.abs(expected - exact).max() > 1e-4  # it is quantization that is simulated
 
@@ -64,24 +63,6 @@ def test_a_quantize_with_a_scale_for_each_channel(net, stock, batches):
     for scaled in (batches[0], 20 * batches[0]):
         expected = stock(module)(scaled)[0]
         np.testing.assert_allclose(stock(simulated)(scaled)[0], expected, rtol=1e-6)
-
-
-def test_integers_and_simulation_are_within_one_step():
-    """Every quantized activation, and the class that the network says."""
-    network, x = make("inverted_residual", batch=4)
-    qmod = rq.quantize(rq.frontends.from_torch(network, x), None, [x.numpy()])
-    graph = read_graph(qmod)
-    pairs = [node for node in graph.nodes if node.op == "dequantize" and node.inputs]
-    result = relax.Tuple([*(node.var for node in pairs), graph.result])
-    observed = rebuild(qmod, graph, result=result)
-    run = rq.compile(simulate(observed), threads=1, cache=False)
-    *simulated, logits = run(x)
-    *integer, integer_logits = rq.compile(observed, threads=1, cache=False)(x)
-    for node, one, other in zip(pairs, simulated, integer, strict=True):
-        steps = np.abs(one - other) / node.value.args[1].value.numpy()
-        assert steps.max() < 1.5, node.name
-        assert (steps > 0.5).mean() < 0.02, node.name
-    np.testing.assert_array_equal(logits.argmax(1), integer_logits.argmax(1))
 
 
 def test_simulation_and_parts_exclude_each_other():

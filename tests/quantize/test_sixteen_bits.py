@@ -11,6 +11,7 @@ from tvm.relax import op as R
 import relaxquant as rq
 from relaxquant.kernels.int32_sums import INT32_MAX, largest_sums
 from relaxquant.lower import conv_layers
+from relaxquant.lower.prepare import prepared
 from relaxquant.quantize import QConfig
 from relaxquant.quantize.pipeline import quantize
 from relaxquant.quantize.summary import summary
@@ -61,9 +62,7 @@ def test_every_layer_runs_in_integers(widths, granularity, net, batches):
 
 def largest_of(qmodule, label: str) -> int:
     """Largest magnitude of a layer's data, as the lowering finds it."""
-    from relaxquant.lower import _prepared
-
-    _, graph = _prepared(qmodule, "auto")
+    _, graph = prepared(qmodule, "auto")
     return next(node.inputs[0].largest for node in graph.nodes if node.label == label)
 
 
