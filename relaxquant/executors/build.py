@@ -99,11 +99,6 @@ def compile(
     module = joined(module)
     resolved = targets.resolve(target)
     threads = pool.check(threads, here=targets.runs_here(resolved))
-    if targets.is_cuda(resolved) and requantize != FLOAT:
-        raise InputError(
-            f"no CUDA kernel requantizes as {requantize!r}: leave requantize= out, or compile for "
-            "a CPU"
-        )
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
 

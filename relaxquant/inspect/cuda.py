@@ -8,6 +8,10 @@ from collections import Counter
 KERNEL = re.compile(r'extern "C" __global__ [^;{]*?(\w+)\([^)]*\) \{')
 FUNCTION = re.compile(r"__device__ void (\w+)\(")
 DP4A, MMA = re.compile(r"\b__dp4a\("), re.compile(r"mma\.sync\.aligned\.m\w+")
+# Rows, columns, depth, and the type of the left operand, which follows that of the sums for floats.
+MMA_SHAPE = re.compile(
+    r"mma\.sync\.aligned\.m(\d+)n(\d+)k(\d+)\.row\.col\.(?:s32|f32|f16)\.(\w+)\."
+)
 
 
 def kernels(text: str) -> dict[str, str]:
@@ -32,7 +36,7 @@ def integer_products(text: str) -> dict[str, Counter]:
     dict
         Kernel -> counts of ``"dp4a"`` and ``"mma.sync"``, those that it has.
     """
-    functions = {name: len(MMA.findall(body)) for name, body in _functions(text).items()}
+    functions = {name: len(MMA.findall(body)) for name, body in device_functions(text).items()}
     found = {}
     for name, body in kernels(text).items():
         calls = {called: len(re.findall(rf"\b{called}\(", body)) for called in functions}
@@ -42,7 +46,7 @@ def integer_products(text: str) -> dict[str, Counter]:
     return found
 
 
-def _functions(text: str) -> dict[str, str]:
+def device_functions(text: str) -> dict[str, str]:
     """Name -> text of the functions that kernels call, up to what comes next."""
     helpers = KERNEL.split(text)[0]
     parts = FUNCTION.split(helpers)

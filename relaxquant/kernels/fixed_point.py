@@ -6,7 +6,7 @@ away from zero. The two roundings are what makes results differ in the last bit 
 float32 (`requantize`).
 
 A product of 32 bits fills a 64-bit lane, so even and odd lanes are multiplied by themselves; on
-x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`, for shifts of
+x86 each is one ``vpmuldq``. A GPU has an instruction for either half of it. `multiply` rounds step by step. `multiply_at_once`, for shifts of
 ``e >= 1`` to the right, adds both roundings to the product, which with ``x < 0`` counted as 1 is::
 
     floor((floor((x * m + 2**30) / 2**31) + 2**(e - 1) - (y < 0)) / 2**e)
@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 import tvm
 
-from .tir import T, splat
+from .tir import T, is_for_gpu, splat
 
 FLOAT, TFLITE = "float", "tflite"
 REQUANTIZE = (FLOAT, TFLITE)
@@ -61,6 +61,8 @@ def multiply(x, multiplier, right, lanes: int, left=None):
 
 def doubling_high(a, b, lanes: int):
     """``floor((a * b + 2**30) / 2**31)``, for ``b`` not negative."""
+    if is_for_gpu():
+        return _doubling_high_by_halves(a, b, lanes)
     wide = lanes // 2
     a, b = (T.reinterpret(f"int64x{wide}", vector) for vector in (a, b))
     by_32 = splat(32, "int64", wide)
@@ -72,6 +74,20 @@ def doubling_high(a, b, lanes: int):
     even = T.bitwise_and(T.shift_right(even, splat(31, "int64", wide)), mask)
     odd = T.bitwise_and(T.shift_left(odd, splat(1, "int64", wide)), T.bitwise_not(mask))
     return T.reinterpret(f"int32x{lanes}", T.bitwise_or(even, odd))
+
+
+def _doubling_high_by_halves(a, b, lanes: int):
+    """The same where an instruction gives the high half of a product, and another the low one.
+
+    The last bit that is cut off rounds: below ``2**31`` it is worth ``2**30``.
+    """
+    high = T.call_pure_extern(f"int32x{lanes}", "__mulhi", a, b)
+    words = (T.reinterpret(f"uint32x{lanes}", vector) for vector in (a, b))
+    low = next(words) * next(words)
+    last, cut = (T.shift_right(low, splat(bits, "uint32", lanes)) for bits in (31, 30))
+    cut = T.bitwise_and(cut, splat(1, "uint32", lanes))
+    doubled = T.shift_left(high, splat(1, "int32", lanes))
+    return doubled + T.reinterpret(f"int32x{lanes}", last + cut)
 
 
 def divide_by_power_of_two(x, exponent, lanes: int):

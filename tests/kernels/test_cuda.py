@@ -18,7 +18,7 @@ from relaxquant.kernels import convert, elementwise, pool2d, resize, softmax, ta
 from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.cuda import bind
 from relaxquant.kernels.cuda.conv2d_direct import depthwise, in_fp32
-from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a
+from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a, grouped_by_dp4a
 from relaxquant.kernels.cuda.conv2d_mma import by_mma, pack_fragments
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.registry import implement_conv2d
@@ -69,6 +69,12 @@ DP4A_ONLY = {
         channels=3, block=4, zero_point=128, kernel=(7, 7), strides=(2, 2), padding=(3, 3, 3, 3)
     ),
     "groups of whole blocks": dict(channels=64, out_channels=32, groups=2, padding=(1, 1, 1, 1)),
+    "groups of fours": dict(channels=40, out_channels=20, groups=5, batch=2, zero_point=7),
+    "groups of eights": dict(channels=24, out_channels=24, groups=3, padding=(1, 1, 1, 1)),
+}
+TFLITE = {
+    "fixed point": dict(zero_point=3, padding=(1, 1, 1, 1), out_zero_point=3, out_channels=37),
+    "fixed point, shifted to the left": dict(left_shifts=True, out_zero_point=77, batch=2),
 }
 DEPTHWISE = {
     "borders": dict(channels=24, out_channels=24, groups=24, zero_point=9, padding=(1, 1, 1, 1)),
@@ -87,6 +93,8 @@ def functions_and_calls(layers: dict, rule, isa, tile=None) -> tuple[dict, dict]
     functions, calls = {}, {}
     for index, (name, options) in enumerate(layers.items()):
         layer = conv_layer(seed=index, **options)
+        if options.get("requantize") == "tflite":
+            layer = step_by_step(layer)
         implementation = rule(layer.spec, layer.weights, isa, tile)
         assert implementation is not None, f"{name}: the schedule does not take this layer"
         activations = [to_memory(layer.data, layer.spec.data)]
@@ -101,12 +109,23 @@ def functions_and_calls(layers: dict, rule, isa, tile=None) -> tuple[dict, dict]
     return functions, calls
 
 
+def step_by_step(layer):
+    """The layer as it is lowered for a GPU under ``requantize="tflite"``."""
+    epilogue = replace(layer.spec.epilogue, step_by_step=True)
+    return replace(layer, spec=replace(layer.spec, epilogue=epilogue))
+
+
 def run(kernel, arguments: list[np.ndarray], out: TensorSpec) -> np.ndarray:
     """A kernel's output; the batch is that of the first argument."""
     unwritten = out.integers[1] if out.integers else np.nan
     output = np.full(out.physical_shape(len(arguments[0])), unwritten, out.dtype)
     kernel(*arguments, output)
     return from_memory(output, out)
+
+
+def dp4a_rule(spec, weights, isa, tile):
+    """The row of the schedule that takes the layer."""
+    return by_dp4a(spec, weights, isa, tile) or grouped_by_dp4a(spec, weights, isa, tile)
 
 
 def check(machine, layers: dict, rule, arch: str, tile: Tile | None = None) -> None:
@@ -122,7 +141,13 @@ def check(machine, layers: dict, rule, arch: str, tile: Tile | None = None) -> N
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_dp4a(machine):
-    check(machine, LAYERS | DP4A_ONLY, by_dp4a, "sm_61")
+    check(machine, LAYERS | DP4A_ONLY, dp4a_rule, "sm_61")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_tflites_requantization(machine):
+    layers = {name: options | dict(requantize="tflite") for name, options in TFLITE.items()}
+    check(machine, layers, by_dp4a, "sm_61")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -291,6 +316,7 @@ def test_fragments_hold_every_weight_once():
         ("sm_80", dict(size=(1, 1), kernel=(1, 1)), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(channels=3, block=4), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(channels=32, out_channels=32, groups=2), "cuda_dp4a", "dp4a"),
+        ("sm_80", dict(channels=32, groups=4), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(groups=16), "cuda_direct", "int32 multiply-add"),
         ("sm_80", dict(channels=20, groups=2), "reference", "int32 multiply-add"),
         ("sm_80", dict(dtype="float32"), "cuda_direct", "fp32 multiply-add"),
