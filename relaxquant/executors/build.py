@@ -19,6 +19,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO
 from ..kernels.tuned import METASCHEDULE, Tuned
 from ..kernels.tuned import load as load_tuned
+from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import KernelTable, check_requantize, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from ..parts import joined
@@ -176,8 +177,12 @@ def _check_hits(kernels: KernelTable, tuned: Tuned) -> None:
 def _build_naive(module, target, threads: int) -> tuple[StockProgram | CudaStockProgram, Metadata]:
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
-    program = CudaStockProgram if targets.is_cuda(target) else StockProgram
-    return program(_with_metadata(module, metadata), target), metadata
+    if targets.is_cuda(target):
+        if any(record.precision == "fp16" for record in kernels):
+            import_intrinsics()  # TVM's rules for tensor cores would, ten times as slowly
+        program = CudaStockProgram(_with_metadata(module, metadata), target)
+        return program, replace(metadata, kernels=program.named(kernels))
+    return StockProgram(_with_metadata(module, metadata), target), metadata
 
 
 def _through_cache(key: str, build: Callable, threads: int) -> Library:

@@ -10,6 +10,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir.prim import IntImm
+from tvm.s_tir.stmt import SBlockRealize
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _launching(statement) -> Iterator[tirx.For]:
             yield from _launching(part)
     elif isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.THREAD_BINDING:
         yield statement
-    elif isinstance(statement, tirx.SBlockRealize):
+    elif isinstance(statement, SBlockRealize):
         yield from _launching(statement.block.body)
     elif getattr(statement, "body", None) is not None:
         yield from _launching(statement.body)

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from ..lower import KernelRecord, functions_of
-from ..lower.read import shape_of
+from ..lower.read import dtype_of, shape_of
 
 REASON = "TVM has no integer lowering: float between dequantize and quantize"
 
@@ -34,6 +34,7 @@ def stock_records(module: tvm.IRModule) -> list[KernelRecord]:
 def _record(var, call) -> KernelRecord:
     name = call.op.name.removeprefix("relax.").removeprefix("nn.")
     heavy = name in ("conv2d", "matmul")
+    half = bool(call.args) and dtype_of(call.args[0]) == "float16"
     return KernelRecord(
         name=name,
         layer=var.name,
@@ -41,10 +42,10 @@ def _record(var, call) -> KernelRecord:
         shape=f"-> {'x'.join(str(s) for s in shape_of(var)[1:])}",
         layout="NCHW",
         schedule="tvm default",
-        precision="fp32",
-        instructions="scalar fp32" if heavy else "",
+        precision="fp16" if half else "fp32",
+        instructions=("scalar fp16" if half else "scalar fp32") if heavy else "",
         macs=_macs(var, call) if heavy else 0,
-        reason=REASON if heavy else "",
+        reason=REASON if heavy and not half else "",
     )
 
 

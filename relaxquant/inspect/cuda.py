@@ -8,10 +8,6 @@ from collections import Counter
 KERNEL = re.compile(r'extern "C" __global__ [^;{]*?(\w+)\([^)]*\) \{')
 FUNCTION = re.compile(r"__device__ void (\w+)\(")
 DP4A, MMA = re.compile(r"\b__dp4a\("), re.compile(r"mma\.sync\.aligned\.m\w+")
-# Rows, columns, depth, and the type of the left operand, which follows that of the sums for floats.
-MMA_SHAPE = re.compile(
-    r"mma\.sync\.aligned\.m(\d+)n(\d+)k(\d+)\.row\.col\.(?:s32|f32|f16)\.(\w+)\."
-)
 
 
 def kernels(text: str) -> dict[str, str]:

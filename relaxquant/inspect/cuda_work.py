@@ -1,38 +1,31 @@
 """What a thread of a CUDA kernel does, read from its text: memory it touches, what it multiplies.
 
-TVM writes a statement a line and loops with constant bounds, so counting is reading: every
-statement is looked at once and weighed by the loops around it. Of an ``if`` both ways are counted,
-as is a border that a guard leaves out, so that counts are upper bounds; those of one pass through a
-loop are what stands there.
+Every statement is looked at once and weighed by the loops around it. Of an ``if`` both ways are
+counted, as is a border that a guard leaves out, so that counts are upper bounds; those of one pass
+through a loop are what stands there.
 
-Counted are accesses of global memory, that is of a kernel's arguments, as a thread asks for them:
-whether a cache has them, or neighbouring threads share them, is not seen here.
+Counted are accesses of global memory, that is of a kernel's arguments, and of memory that a block
+shares, as a thread asks for them: whether a cache has them, or neighbouring threads ask for the
+same, is not seen here.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .cuda import DP4A, KERNEL, MMA_SHAPE, device_functions
+from . import cuda_lines as lines
+from .classes import DP4A as DP4A_WORD
+from .classes import MMA as MMA_WORD
+from .cuda import DP4A, KERNEL, device_functions
+from .cuda_sums import VectorSums
 
 LOAD, STORE, LOAD_BYTES, STORE_BYTES = "loads", "stores", "bytes loaded", "bytes stored"
-FLOAT_MULTIPLY, CONVERSION, DP4A_WORD, MMA_WORD = (
-    "float multiplications",
-    "conversions",
-    "dp4a",
-    "mma",
-)
-WARP = 32
-SIZES = {
-    **dict.fromkeys(("signed char", "unsigned char", "char", "uchar", "bool"), 1),
-    **dict.fromkeys(("short", "ushort", "half", "nv_bfloat16"), 2),
-    **dict.fromkeys(("int", "uint", "float"), 4),
-    **dict.fromkeys(("int64_t", "longlong", "long long", "double"), 8),
-}
-# What multiplies 8-bit integers, and so on, by the declared type of the narrower factor.
+SHARED, SHARED_BYTES = "shared memory accesses", "bytes of shared memory"
+FLOAT_MULTIPLY, CONVERSION = "float multiplications", "conversions"
+# What multiplies 8-bit integers, and so on, by the type of the narrower factor.
 PRECISIONS = {
     **dict.fromkeys(("signed char", "unsigned char", "char", "uchar"), "int8"),
     **dict.fromkeys(("short", "ushort"), "int16"),
@@ -40,22 +33,12 @@ PRECISIONS = {
     "half": "float16",
     "float": "float32",
 }
-FLOATS = ("float", "half", "double")
+WMMA_MACS = 16 * 16 * 16 // lines.WARP  # the one shape that TVM's rules ask of this function
 
-_TYPE = r"(?:(?:const |unsigned |signed |long )*(?:char|short|long|int|float|half|double|\w+_t|\w+))"
 _LAUNCH = re.compile(r"__launch_bounds__\((\d+)\)")
-_PARAMETER = re.compile(rf"({_TYPE})\* __restrict__ (\w+)")
-_LOCAL = re.compile(rf"^(?:alignas\(\d+\) )?({_TYPE}) (\w+)(?:\[\d+\])?(?: = .*)?;$")
-_FOR = re.compile(r"^for \(\w+ (\w+) = 0; \1 < (.+?); (?:\+\+\1|\1\+\+)\) \{$")
-_CAST = re.compile(
-    r"\((?:float|half|double|u?int|u?short|u?char|(?:un)?signed char|int64_t)\)"
-    r"(?!-?\d|\(?(?:thread|block)Idx)(?=[\w(])"
-)
-_CONVERT = re.compile(r"__(?:float2int_r\w|half2float|float2half\w*)\(")
-_PRODUCT = re.compile(r"(?<=[\w)@]) ?\* ?(?=[\w(@])")
-_FMA = re.compile(r"\b__fmaf_rn\(")
-_POINTER = re.compile(r"\*\(([\w ]+?)\*\)\(")
-_WMMA = re.compile(r"\bmma_sync\(")
+_PARAMETER = re.compile(r"((?:(?:const|unsigned|signed) )*\w+)\* __restrict__ (\w+)")
+_WMMA = re.compile(r"\bmma_sync\(\w+\[.*?\], (\w+)\[")
+_NUMBER = re.compile(r"\w+")
 
 
 @dataclass
@@ -88,7 +71,7 @@ class KernelWork:
     ----------
     name : str
     threads : int
-        Of a block.
+        Of a block, as far as the text bounds them; 0 where it does not.
     passes : tuple of Pass
         The kernel's own statements, and those of each loop, in order.
     exact : bool
@@ -112,16 +95,17 @@ class KernelWork:
 
     @property
     def hottest(self) -> Pass:
-        """The pass that multiplies and accumulates most; else the one that moves most."""
-        return max(
-            self.passes,
-            key=lambda each: (each.times * each.macs.total(), each.times * each.counts[LOAD]),
-        )
+        """The pass that multiplies and accumulates most; else the one that loads most."""
 
-    def per_mac(self, what: str) -> float:
-        """How many of a count a thread has for each multiply-accumulate; nan without any."""
+        def weight(each: Pass) -> tuple[int, int]:
+            return each.times * each.macs.total(), each.times * each.counts[LOAD]
+
+        return max(self.passes, key=weight)
+
+    def per_mac(self, *what: str) -> float:
+        """How many of some counts a thread has for each multiply-accumulate; nan without any."""
         macs = self.macs.total()
-        return self.counts[what] / macs if macs else float("nan")
+        return sum(self.counts[each] for each in what) / macs if macs else float("nan")
 
 
 def kernel_work(text: str) -> dict[str, KernelWork]:
@@ -132,7 +116,8 @@ def kernel_work(text: str) -> dict[str, KernelWork]:
     text : str
         ``lib.source("cuda")``.
     """
-    helpers = {name: _matrix_products(body) for name, body in device_functions(text).items()}
+    found = {name: lines.matrix_products(body) for name, body in device_functions(text).items()}
+    helpers = {name: each for name, each in found.items() if each[0]}
     parts = KERNEL.split(text)
     heads = [match[0] for match in KERNEL.finditer(text)]
     return {
@@ -144,11 +129,14 @@ def kernel_work(text: str) -> dict[str, KernelWork]:
 class _Reader:
     """Reads one kernel; one use."""
 
-    def __init__(self, name: str, head: str, helpers: Mapping[str, Counter]):
-        self.name, self.helpers = name, {k: v for k, v in helpers.items() if v}
-        self.threads = int(_LAUNCH.search(head)[1]) if _LAUNCH.search(head) else 0
-        self.globals = {variable: _scalar(kind) for kind, variable in _PARAMETER.findall(head)}
+    def __init__(self, name: str, head: str, helpers: Mapping[str, tuple[int, Counter]]):
+        self.name, self.helpers = name, helpers
+        bound = _LAUNCH.search(head)
+        self.threads = int(bound[1]) if bound else 0
+        self.globals = {name: lines.scalar(kind) for kind, name in _PARAMETER.findall(head)}
+        self.shared: dict[str, str] = {}
         self.types = dict(self.globals)
+        self.sums = VectorSums(self.types)
         self.passes = [Pass()]
         # What each open brace is: the pass it is of, and whether an ``if`` lies between.
         self.open = [(self.passes[0], False)]
@@ -169,159 +157,81 @@ class _Reader:
 
     def _enter(self, line: str) -> None:
         around, guarded = self.open[-1] if self.open else (self.passes[0], False)
-        loop = _FOR.match(line)
-        if not loop:
-            self._count(line)
+        bound = lines.loop_bound(line)
+        if bound is None:
+            self._count_accesses(line, around)
             self.open.append((around, guarded or "if (" in line or "else" in line))
             return
-        known = loop[2].isdigit()
-        self.exact = self.exact and known
-        self.passes.append(Pass(around.times * (int(loop[2]) if known else 1)))
+        self.exact = self.exact and bound.isdigit()
+        self.passes.append(Pass(around.times * (int(bound) if bound.isdigit() else 1)))
         self.open.append((self.passes[-1], guarded))
 
     def _count(self, line: str) -> None:
-        declared = _LOCAL.match(line)
-        if declared and declared[1] != "return":
-            self.types.setdefault(declared[2], _scalar(declared[1]))
+        kind, name = lines.declaration(line)
+        if name:
+            self.types.setdefault(name, kind)
+            if line.startswith("__shared__"):
+                self.shared[name] = kind
+                return
         around, guarded = self.open[-1]
-        target, value = _assignment(line)
-        for access, (name, size) in ((STORE, target), *((LOAD, each) for each in self._reads(line))):
-            if name in self.globals:
-                around.counts[access] += 1
-                bytes_of = size or SIZES.get(self.globals[name], 0)
-                around.counts[STORE_BYTES if access is STORE else LOAD_BYTES] += bytes_of
-        self._count_arithmetic(line, target[0], value, around)
-        macs = self._macs(line, target[0], value)
+        self._count_accesses(line, around)
+        self._count_arithmetic(line, around)
+        macs = self._macs(line)
         around.macs.update(macs)
         around.guarded = around.guarded or bool(macs and guarded)
 
-    def _reads(self, line: str) -> list[tuple[str, int]]:
-        """(argument, bytes of a vector or 0) of every access but the one that is assigned."""
-        found = _accesses(line, self.globals)
-        return found[1:] if _assignment(line)[0][0] in self.globals else found
+    def _count_accesses(self, line: str, around: Pass) -> None:
+        target, place, _ = lines.assignment(line)
+        writes = lines.accesses(place, self.globals) if target in self.globals else []
+        found = lines.accesses(line, self.globals)
+        for index, (name, bytes_) in enumerate(found):
+            count, total = (STORE, STORE_BYTES) if index < len(writes[:1]) else (LOAD, LOAD_BYTES)
+            around.counts[count] += 1
+            around.counts[total] += bytes_ or lines.SIZES.get(self.globals[name], 0)
+        for name, bytes_ in lines.accesses(line, self.shared):
+            around.counts[SHARED] += 1
+            around.counts[SHARED_BYTES] += bytes_ or lines.SIZES.get(self.shared[name], 0)
 
-    def _count_arithmetic(self, line: str, target: str, value: str, around: Pass) -> None:
-        plain = _without_addresses(value or line)
-        around.counts[CONVERSION] += len(_CAST.findall(plain)) + len(_CONVERT.findall(plain))
-        if self.types.get(target) in FLOATS:
-            products = len(_PRODUCT.findall(plain)) + len(_FMA.findall(plain))
-            around.counts[FLOAT_MULTIPLY] += products
+    def _count_arithmetic(self, line: str, around: Pass) -> None:
+        target, _, value = lines.assignment(line)
+        plain = lines.without_addresses(value or line)
+        around.counts[CONVERSION] += lines.conversions(plain)
+        if self.types.get(target) in lines.FLOATS:
+            around.counts[FLOAT_MULTIPLY] += lines.products(plain)
         around.counts[DP4A_WORD] += len(DP4A.findall(line))
-        called = [name for name in self.helpers if f"{name}(" in line]
-        inline = len(MMA_SHAPE.findall(line)) + len(_WMMA.findall(line))
-        around.counts[MMA_WORD] += inline + sum(self.helpers[n]["instructions"] for n in called)
+        around.counts[MMA_WORD] += lines.matrix_products(line)[0] + len(_WMMA.findall(line))
+        around.counts[MMA_WORD] += sum(count for count, _ in self._called(line))
 
-    def _macs(self, line: str, target: str, value: str) -> Counter:
-        found = Counter({"int8": 4 * len(DP4A.findall(line))})
-        for name, products in self.helpers.items():
-            if f"{name}(" in line:
-                found += Counter({k: n for k, n in products.items() if k != "instructions"})
-        inline = _matrix_products(line)
-        found += Counter({k: n for k, n in inline.items() if k != "instructions"})
-        # 16 x 16 x 16 of a warp is the only shape that TVM's rules ask of this function.
-        found["float16"] += len(_WMMA.findall(line)) * 16**3 // WARP
-        summed = _product_added(line)
-        if summed:
-            found[self._precision(summed, target)] += 1
+    def _called(self, line: str) -> list[tuple[int, Counter]]:
+        return [found for name, found in self.helpers.items() if f"{name}(" in line]
+
+    def _macs(self, line: str) -> Counter:
+        found = Counter(int8=4 * len(DP4A.findall(line)))
+        for _, products in [*self._called(line), lines.matrix_products(line)]:
+            found.update(products)
+        for fragment in _WMMA.findall(line):
+            found[PRECISIONS.get(self.types.get(fragment, ""), "float16")] += WMMA_MACS
+        factors = lines.product_added(line)
+        if factors:
+            found[self._precision(factors, lines.assignment(line)[0])] += 1
+        components, kinds = self.sums.follow(line)
+        if components:
+            known = [kind for kind in kinds.split() if kind in PRECISIONS] or ["float"]
+            found[PRECISIONS[min(known, key=lines.SIZES.get)]] += components
         return +found
 
     def _precision(self, factors: str, target: str) -> str:
-        kinds = [self.types[name] for name in re.findall(r"\w+", factors) if name in self.types]
-        known = [kind for kind in kinds if kind in PRECISIONS] or [self.types.get(target, "float")]
-        narrowest = min(known, key=lambda kind: SIZES[kind])
-        if self.types.get(target) in FLOATS and narrowest not in FLOATS:
-            narrowest = self.types[target]  # an integer that became a float before the product
-        return PRECISIONS.get(narrowest, "float32")
+        kinds = [self.types[name] for name in _NUMBER.findall(factors) if name in self.types]
+        sum_kind = self.types.get(target, "float")
+        if sum_kind in lines.FLOATS:  # whatever it was before, this is what is multiplied
+            return PRECISIONS.get(sum_kind, "float32")
+        known = [kind for kind in kinds if kind in PRECISIONS] or ["int"]
+        return PRECISIONS[min(known, key=lines.SIZES.get)]
 
 
-def _weighed(pairs) -> Counter:
+def _weighed(pairs: Iterable[tuple[Counter, int]]) -> Counter:
     total: Counter = Counter()
     for counts, times in pairs:
         for what, number in counts.items():
             total[what] += number * times
     return +total
-
-
-def _matrix_products(text: str) -> Counter:
-    """``mma.sync`` in a text: a thread's multiply-accumulates by precision, and instructions."""
-    found: Counter = Counter()
-    for m, n, k, kind in MMA_SHAPE.findall(text):
-        precision = {"u8": "int8", "s8": "int8", "f16": "float16"}.get(kind, kind)
-        found[precision] += int(m) * int(n) * int(k) // WARP
-        found["instructions"] += 1
-    return found
-
-
-def _scalar(kind: str) -> str:
-    """Type of a vector's elements, or the type itself."""
-    plain = kind.replace("const ", "").strip()
-    return plain if plain in SIZES else re.sub(r"\d+$", "", plain)
-
-
-def _bytes_of(kind: str) -> int:
-    count = re.search(r"(\d+)$", kind)
-    vector = int(count[1]) if count and kind not in SIZES else 1
-    return SIZES.get(_scalar(kind), 0) * vector
-
-
-def _assignment(line: str) -> tuple[tuple[str, int], str]:
-    """What a line assigns to, with a vector's bytes, and the value; names are empty without one."""
-    at = line.find(" = ")
-    if at < 0 or line.startswith(("if ", "for ", "}")):
-        return ("", 0), ""
-    left, value = line[:at], line[at + 3 :]
-    pointer = re.match(r"\*\(([\w ]+?)\*\)\((\w+)", left)
-    if pointer:
-        return (pointer[2], _bytes_of(pointer[1])), value
-    name = re.match(r"(?:[\w ]+ )?(\w+)(?:\[|\.\w+$|$)", left)
-    return (name[1] if name else "", 0), value
-
-
-def _accesses(line: str, arguments: Mapping[str, str]) -> list[tuple[str, int]]:
-    """(argument, bytes of a vector or 0) of every access of a kernel's argument, from the left."""
-    found = []
-    for match in re.finditer(r"\b(\w+)(\[| \+|\))", line):
-        if match[1] in arguments:
-            before = re.search(r"\*\(([\w ]+?)\*\)\($", line[: match.start()])
-            if before or match[2] == "[":
-                found.append((match[1], _bytes_of(before[1]) if before else 0))
-    return found
-
-
-def _without_addresses(text: str) -> str:
-    """The text without what stands in brackets, and in pointers that are read through."""
-    result, at = [], 0
-    while at < len(text):
-        pointer = _POINTER.match(text, at)
-        if pointer or text[at] == "[":
-            result.append("@" if pointer else "")
-            at = _closing(text, pointer.end() - 1 if pointer else at) + 1
-        else:
-            result.append(text[at])
-            at += 1
-    return "".join(result)
-
-
-def _closing(text: str, at: int) -> int:
-    """Where the bracket that opens at ``at`` closes."""
-    opener = text[at]
-    closer = {"(": ")", "[": "]"}[opener]
-    depth = 0
-    for i in range(at, len(text)):
-        depth += (text[i] == opener) - (text[i] == closer)
-        if not depth:
-            return i
-    return len(text)
-
-
-def _product_added(line: str) -> str:
-    """The factors of ``a = a + b * c``, or of ``a = fma(b, c, a)``; empty for other lines."""
-    at = line.find(" = ")
-    if at < 0 or not line.endswith(";"):
-        return ""
-    left, value = line[:at], line[at + 3 : -1]
-    if value.startswith("__fmaf_rn(") and value.endswith(f", {left})"):
-        return value[len("__fmaf_rn(") : -len(f", {left})")]
-    start = f"({left} + "
-    factors = value[len(start) : -1] if value.startswith(start) else ""
-    return factors if _PRODUCT.search(_without_addresses(factors)) else ""

@@ -6,8 +6,9 @@ away from zero. The two roundings are what makes results differ in the last bit 
 float32 (`requantize`).
 
 A product of 32 bits fills a 64-bit lane, so even and odd lanes are multiplied by themselves; on
-x86 each is one ``vpmuldq``. A GPU has an instruction for either half of it. `multiply` rounds step by step. `multiply_at_once`, for shifts of
-``e >= 1`` to the right, adds both roundings to the product, which with ``x < 0`` counted as 1 is::
+x86 each is one ``vpmuldq``. A GPU has an instruction for either half of it. `multiply` rounds step
+by step. `multiply_at_once`, for shifts of ``e >= 1`` to the right, adds both roundings to the
+product, which with ``x < 0`` counted as 1 is::
 
     floor((floor((x * m + 2**30) / 2**31) + 2**(e - 1) - (y < 0)) / 2**e)
         = floor((x * m + 2**30 + 2**(30 + e) - 2**31 * (x < 0)) / 2**(31 + e))
@@ -56,7 +57,11 @@ def multiply(x, multiplier, right, lanes: int, left=None):
     high = doubling_high(T.shift_left(x, left), multiplier, lanes)
     zero = splat(0, "int32", lanes)
     divided = divide_by_power_of_two(high, T.max(right, zero), lanes)
-    return T.Select(right < zero, high, divided)
+    if not is_for_gpu():
+        return T.Select(right < zero, high, divided)
+    # TVM's CUDA of a vector's condition does not compile: by bits, all of them set where negative.
+    negative = T.shift_right(right, splat(31, "int32", lanes))
+    return T.bitwise_xor(divided, T.bitwise_and(T.bitwise_xor(divided, high), negative))
 
 
 def doubling_high(a, b, lanes: int):

@@ -272,7 +272,15 @@ def test_other_kernels_give_what_they_give_on_a_cpu(machine):
     softmax_spec = softmax.SoftmaxSpec(2, vector, vector)
     mul = elementwise.MulSpec(2, data, replace(data, height=1, width=1), data)
     scales = elementwise.scales_and_bounds([0.01], -7, 248)
+    pooled = replace(data, height=2, width=3)
+    quotient = pool2d.PoolSpec("avg", 2, data, pooled, Window((3, 3), (2, 2), (0, 1, 0, 0)))
+    quotient = replace(quotient, requantize="tflite", signed=True)
+    twice = replace(data, channels=42)
+    concat = elementwise.ConcatSpec(2, (data, data), twice, "tflite")
+    factors = elementwise.tflite_concat_parameters([(0.3, 7), (0.6, 7)], 0.5, -7, 248)
     cases = {
+        "quotient": (lambda isa: pool2d.build(quotient, isa), [bounds], pooled),
+        "concat": (lambda isa: elementwise.build_concat(concat, isa), [factors], twice),
         "table": (lambda isa: table.build(table.TableSpec(2, data, data), isa), [entries], data),
         "pad": (lambda isa: resize.build_pad(pad, isa), [], wide),
         "nearest": (lambda isa: resize.build_resize(copied, isa), places, wide),
@@ -287,8 +295,9 @@ def test_other_kernels_give_what_they_give_on_a_cpu(machine):
     for name, (make, constants, out) in cases.items():
         of = vector if name == "softmax" else data
         inputs = [to_memory(random_tensor(rng, of, 2), of)]
-        if name == "mul":
-            inputs.append(to_memory(random_tensor(rng, mul.b, 2), mul.b))
+        second = {"mul": mul.b, "concat": data}.get(name)
+        if second:
+            inputs.append(to_memory(random_tensor(rng, second, 2), second))
         library = build(make(instruction_set(cpu)), cpu)
         expected = run_on_cpu(library, [*inputs, *constants], out)
         got = run(kernels[name], [*inputs, *constants], out)
