@@ -151,9 +151,11 @@ def _stock_integers(dtype: str, channels: int, size: int, target: str) -> Librar
     builder = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((1, channels, size, size), dtype))
     weight = relax.const(np.ones((channels, channels, 3, 3), dtype))
-    with builder.function("main", [x]), builder.dataflow():
-        sums = builder.emit(R.nn.conv2d(x, weight, padding=1, out_dtype="int32"))
-        builder.emit_func_output(builder.emit_output(sums))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            sums = builder.emit(R.nn.conv2d(x, weight, padding=1, out_dtype="int32"))
+            output = builder.emit_output(sums)
+        builder.emit_func_output(output)
     try:
         return rq.compile(builder.get(), target, executor="naive")
     except Exception as error:  # TVM's own, of several kinds

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import relaxquant as rq
+from relaxquant import zoo
 
 if TYPE_CHECKING:
+    import tvm
+
     from relaxquant import Library
     from relaxquant.zoo import Network
-    from workbook.experiment import Pair
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,44 @@ OTHERS = {
 }
 
 
+@dataclass(frozen=True)
+class Modules:
+    """A network in fp32, in fp16 and quantized, of any batch size."""
+
+    fp32: tvm.IRModule
+    fp16: tvm.IRModule
+    w8a8: tvm.IRModule
+
+
+def modules_of(net: Network, calibration: int, seed: int) -> Modules:
+    """Import a network and quantize it with the default configuration.
+
+    Parameters
+    ----------
+    net : relaxquant.zoo.Network
+    calibration, seed : int
+        Images the quantizer sees, and their choice.
+    """
+    module = rq.frontends.from_torch(net.model, net.example_input(2, seed), dynamic_batch=True)
+    seen = zoo.calibration_images(net, calibration, seed).x
+    quantized = rq.quantize(module, rq.QConfig.best(), calibration=[seen])
+    return Modules(module, rq.frontends.in_half(module), quantized)
+
+
 def compiled(
-    pair: Pair, target: str, threads: int, names: tuple[str, ...] = tuple(VARIANTS)
+    modules: Modules,
+    batch: int,
+    target: str,
+    threads: int,
+    names: tuple[str, ...] = tuple(VARIANTS),
 ) -> dict[str, Library]:
     """The network in each variant.
 
     Parameters
     ----------
-    pair : workbook.experiment.Pair
-        In fp32 and quantized, of one batch size.
+    modules : Modules
+    batch : int
+        Images in one inference.
     target : str
         A CUDA target.
     threads : int
@@ -85,11 +116,11 @@ def compiled(
     """
     libraries = {}
     for variant in (VARIANTS[name] for name in names):
-        module = pair.int8 if variant.precision == "w8a8" else pair.fp32
-        if variant.precision == "fp16":
-            module = rq.frontends.in_half(module)
+        module = getattr(modules, variant.precision)
         options = {"executor": variant.executor, "schedule": variant.schedule}
-        libraries[variant.name] = rq.compile(module, target, threads=threads, **options)
+        libraries[variant.name] = rq.compile(
+            module, target, threads=threads, batch=batch, **options
+        )
     return libraries
 
 

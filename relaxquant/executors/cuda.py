@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.tirx import PrimFunc
 
 from .. import target as targets
 from ..errors import InputError, TargetError
@@ -49,11 +48,10 @@ class CudaProgram:
     """
 
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
-        functions = module.functions.items()
-        kernels = {name: part for name, part in functions if isinstance(part, PrimFunc)}
+        kernels = prim_funcs(module)
         with exact_compiler():
             built = generate(tvm.IRModule(kernels), target)
-        self.launches = launches_of(prim_funcs(module))
+        self.launches = launches_of(kernels)
         self.executable = link(module, target, [built])
         self.text = "\n".join(part.inspect_source("cuda") for part in built.imports)
 
@@ -75,16 +73,15 @@ class CudaStockProgram:
 
     def named(self, records: KernelTable) -> KernelTable:
         """The records that multiply by the names of the fused kernels that do it for them."""
-        # "fused_conv2d1_add1_relu1" computes what "conv2d1" does; of several, the next one called.
-        calls = list(self.calls)
-        named = []
-        for record in records if calls else ():
+        calls, named = list(self.calls), []
+        for record in records:
+            # "fused_conv2d1_add1_relu1" does what "conv2d1" is; of several, the next one called.
             own = re.compile(rf"(?:^|_){record.name}(?:_|$)")
             found = next((name for name in calls if record.macs and own.search(name)), "")
             if found:
                 calls.remove(found)
             named.append(replace(record, name=found or record.name))
-        return KernelTable(named or records)
+        return KernelTable(named)
 
 
 class _Kept:

@@ -79,9 +79,7 @@ def test_the_integers_are_those_of_a_cpu(name, arch, options):
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("name", "arch"), [("residual", "sm_80"), ("inverted_residual", "sm_61")]
-)
+@pytest.mark.parametrize(("name", "arch"), [("residual", "sm_80"), ("inverted_residual", "sm_61")])
 def test_tflites_integers_are_those_of_a_cpu(name, arch):
     module, x = quantized(name)
     expected = rq.compile(module, requantize="tflite")(x)

@@ -345,13 +345,19 @@ def test_what_a_layer_gets_follows_from_the_compute_capability(
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 @pytest.mark.parametrize(
-    ("rule", "arch"), [(by_dp4a, "sm_80"), (by_mma, "sm_75"), (by_mma, "sm_80")]
+    ("rule", "arch", "options"),
+    [
+        (by_dp4a, "sm_80", dict(residual="uint8")),
+        (by_dp4a, "sm_80", dict(requantize="tflite", left_shifts=True)),
+        (by_mma, "sm_75", dict(residual="uint8")),
+        (by_mma, "sm_80", dict(residual="uint8")),
+    ],
 )
-def test_nvcc_takes_them(rule, arch):
+def test_nvcc_takes_them(rule, arch, options):
     from relaxquant.executors.cuda import ptx
 
     target = targets.resolve(arch)
-    layer = dict(layer=dict(channels=32, out_channels=32, padding=(1, 1, 1, 1), residual="uint8"))
+    layer = dict(layer=dict(channels=32, out_channels=32, padding=(1, 1, 1, 1), **options))
     functions, _ = functions_and_calls(layer, rule, instruction_set(target), Tile(2, 2))
     text = ptx(cuda_source(functions, target), target)
     assert f".target {arch}" in text

@@ -92,14 +92,16 @@ def test_what_does_not_run_here_is_told(subject, monkeypatch):
     assert [line.split(":")[0] for line in missing] == list(OTHERS)
 
 
-def test_every_variant_compiles_from_what_it_needs(subject):
+def test_every_variant_compiles_from_what_it_needs():
     network, x = make("residual")
-    fp32 = rq.frontends.from_torch(network, x)
+    fp32 = rq.frontends.from_torch(network, x, dynamic_batch=True)
     int8 = rq.quantize(fp32, rq.QConfig.best(calibrate_mode="global_scale"))
-    pair = SimpleNamespace(fp32=fp32, int8=int8)
-    found = cuda_variants.compiled(pair, "sm_80", 1)
+    modules = cuda_variants.Modules(fp32, rq.frontends.in_half(fp32), int8)
+    found = cuda_variants.compiled(modules, 2, "sm_80", 1)
     assert list(found) == list(cuda_variants.VARIANTS)
     used = {record.schedule for record in found[cuda_variants.DP4A].kernels if record.macs}
     assert used == {"cuda_dp4a"}
     halves = found[cuda_variants.STOCK_FP16].kernels.where(precision="fp16")
     assert sum(bool(record.macs) for record in halves) == 5
+    for library in found.values():
+        assert all(launch.blocks for launch in library.launches.values())
