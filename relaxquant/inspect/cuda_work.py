@@ -11,6 +11,7 @@ same, is not seen here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -108,6 +109,7 @@ class KernelWork:
         return sum(self.counts[each] for each in what) / macs if macs else float("nan")
 
 
+@functools.lru_cache(maxsize=16)  # a network's text takes a second to read
 def kernel_work(text: str) -> dict[str, KernelWork]:
     """What each kernel of a CUDA text does, in order.
 

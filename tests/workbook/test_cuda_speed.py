@@ -9,7 +9,7 @@ import pytest
 import tvm
 
 import relaxquant as rq
-from relaxquant import measure
+from relaxquant import measure, zoo
 from tests.networks import make
 from tests.workbook.subjects import recording_run
 from workbook import cuda_speed, cuda_variants
@@ -76,6 +76,18 @@ def test_integers_must_be_the_cpus_and_floats_close_to_them(subject):
     noisy = cuda_speed.checker(*expected)
     with pytest.raises(WorkbookError, match=r"stock TVM, fp32: its output is \d+ dB from"):
         noisy(STOCK_FP32, tvm.runtime.tensor(expected[0] * np.float32(1.1)))
+
+
+def test_labels_are_compared_with_the_cpus_integers(subject, monkeypatch):
+    _, (fp32, int8), _ = subject
+    seen = np.random.default_rng(0).standard_normal((5, 3, 32, 32), np.float32)
+    monkeypatch.setattr(zoo, "evaluation_images", lambda *_: SimpleNamespace(x=seen))
+    other = {"PyTorch (cuDNN), fp32": lambda x: lambda: tvm.runtime.tensor(-int8(x))}
+    calls = cuda_speed.callables({FP32: fp32, MMA: int8}, other)
+    same = cuda_speed.agreement(calls, int8, None, batch=2, count=5, seed=0)
+    assert same[MMA].value == 1
+    assert same[FP32].value > same["PyTorch (cuDNN), fp32"].value == 0
+    assert {share.n for share in same.values()} == {5}
 
 
 def test_copies_are_what_a_call_takes_beyond_the_run(subject):
