@@ -178,7 +178,7 @@ def _build_naive(module, target, threads: int) -> tuple[StockProgram | CudaStock
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
     if targets.is_cuda(target):
-        if any(record.precision == "fp16" for record in kernels):
+        if any(record.precision in ("fp16", "int8") for record in kernels):
             import_intrinsics()  # TVM's rules for tensor cores would, ten times as slowly
         program = CudaStockProgram(_with_metadata(module, metadata), target)
         return program, replace(metadata, kernels=program.named(kernels))
