@@ -17,19 +17,7 @@ if TYPE_CHECKING:
     from workbook.context import Run
 
 INSTRUCTIONS = ("dp4a", "mma.sync")
-STOCK = "stock TVM, naive int8"
 PERCENT = 100
-
-
-def network_lines(libraries: Mapping[str, Library]) -> list[dict[str, Any]]:
-    """A line a library: kernels, those with integer products, and the products in their text."""
-    lines = []
-    for name, library in libraries.items():
-        found = cuda.integer_products(library.source("cuda"))
-        line = {"compiled": name, "kernels": len(found)}
-        line["with integer products"] = sum(bool(counts) for counts in found.values())
-        lines.append(line | {word: sum(c[word] for c in found.values()) for word in INSTRUCTIONS})
-    return lines
 
 
 def layer_lines(library: Library) -> list[dict[str, Any]]:

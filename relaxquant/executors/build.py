@@ -19,6 +19,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import AUTO
 from ..kernels.tuned import METASCHEDULE, Tuned
 from ..kernels.tuned import load as load_tuned
+from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import KernelTable, check_requantize, lower
 from ..lower.read import dtype_of, main_of, shape_of
 from ..parts import joined
@@ -100,11 +101,6 @@ def compile(
     module = joined(module)
     resolved = targets.resolve(target)
     threads = pool.check(threads, here=targets.runs_here(resolved))
-    if targets.is_cuda(resolved) and requantize != FLOAT:
-        raise InputError(
-            f"no CUDA kernel requantizes as {requantize!r}: leave requantize= out, or compile for "
-            "a CPU"
-        )
     module = bind_batch(module, executor, batch)
     tuned = _for_this(tuned, schedule, resolved, threads) if executor != "naive" else None
 
@@ -182,8 +178,12 @@ def _check_hits(kernels: KernelTable, tuned: Tuned) -> None:
 def _build_naive(module, target, threads: int) -> tuple[StockProgram | CudaStockProgram, Metadata]:
     kernels = KernelTable(stock_records(module))
     metadata = _metadata(module, target, "naive", threads, kernels, account(module))
-    program = CudaStockProgram if targets.is_cuda(target) else StockProgram
-    return program(_with_metadata(module, metadata), target), metadata
+    if targets.is_cuda(target):
+        if any(record.precision in ("fp16", "int8") for record in kernels):
+            import_intrinsics()  # TVM's rules for tensor cores would, ten times as slowly
+        program = CudaStockProgram(_with_metadata(module, metadata), target)
+        return program, replace(metadata, kernels=program.named(kernels))
+    return StockProgram(_with_metadata(module, metadata), target), metadata
 
 
 def _through_cache(key: str, build: Callable, threads: int) -> Library:

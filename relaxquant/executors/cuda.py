@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.tirx import PrimFunc
 
 from .. import target as targets
 from ..errors import InputError, TargetError
 from ..kernels.cuda.generate import generate
+from ..lower.record import KernelTable
+from .launches import Launch, launches_of, prim_funcs
 from .library import Library, Metadata, arrays_of
 from .program import import_tree, link
+from .stamps import kernels_called
 
 FORMS = ("cuda", "ptx")
 # What TVM's call of nvcc reads: fast mathematics would round otherwise than kernels say.
@@ -43,10 +48,10 @@ class CudaProgram:
     """
 
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
-        functions = module.functions.items()
-        kernels = {name: part for name, part in functions if isinstance(part, PrimFunc)}
+        kernels = prim_funcs(module)
         with exact_compiler():
             built = generate(tvm.IRModule(kernels), target)
+        self.launches = launches_of(kernels)
         self.executable = link(module, target, [built])
         self.text = "\n".join(part.inspect_source("cuda") for part in built.imports)
 
@@ -55,12 +60,42 @@ class CudaStockProgram:
     """A network as ``relax.build`` compiles it for CUDA, with the interface of `CudaProgram`."""
 
     def __init__(self, module: tvm.IRModule, target: tvm.target.Target):
+        scheduled = _Kept()
+        pipeline = [relax.get_default_pipeline(target), scheduled.keep]
         with exact_compiler(), target:
             self.executable = relax.build(
-                module, target, relax_pipeline=relax.get_default_pipeline(target)
+                module, target, relax_pipeline=tvm.transform.Sequential(pipeline)
             )
+        self.launches = launches_of(prim_funcs(scheduled.module))
+        self.calls = kernels_called(scheduled.module)
         modules = [part for part in import_tree(self.executable.mod) if part.kind == "cuda"]
         self.text = "\n".join(part.inspect_source("cuda") for part in modules)
+
+    def named(self, records: KernelTable) -> KernelTable:
+        """The records that multiply by the names of the fused kernels that do it for them."""
+        calls, named = list(self.calls), []
+        for record in records:
+            # "fused_conv2d1_add1_relu1" does what "conv2d1" is; of several, the next one called.
+            own = re.compile(rf"(?:^|_){record.name}(?:_|$)")
+            found = next((name for name in calls if record.macs and own.search(name)), "")
+            if found:
+                calls.remove(found)
+            named.append(replace(record, name=found or record.name))
+        return KernelTable(named)
+
+
+class _Kept:
+    """A pass that changes nothing, and keeps the module it saw."""
+
+    def __init__(self):
+        self.module = None
+
+        @tvm.transform.module_pass(opt_level=0, name="Keep")
+        def keep(module: tvm.IRModule, _context) -> tvm.IRModule:
+            self.module = module
+            return module
+
+        self.keep = keep
 
 
 class CudaLibrary(Library):
@@ -94,6 +129,37 @@ class CudaLibrary(Library):
         self._check(arrays)
         main, device = self._on_gpu
         return arrays_of(main(*(tvm.runtime.tensor(array, device=device) for array in arrays)))
+
+    def runner(self, *inputs) -> Callable:
+        """A function without arguments that runs the network on inputs it has put on the GPU.
+
+        What it takes is the time of the network alone: it returns when the GPU is done, and its
+        output stays there, for `arrays_of` to copy. Raises as a call does.
+        """
+        arrays = [np.asarray(value) for value in inputs]
+        self._check(arrays)
+        main, device = self._on_gpu
+        tensors = [tvm.runtime.tensor(array, device=device) for array in arrays]
+
+        def run():
+            result = main(*tensors)
+            device.sync()
+            return result
+
+        return run
+
+    @property
+    def launches(self) -> dict[str, Launch]:
+        """Kernel in the CUDA text -> blocks and threads that it is launched with."""
+        return self._program().launches
+
+    @property
+    def calls(self) -> Counter:
+        """Function -> how often one inference calls it."""
+        program = self._program()
+        if isinstance(program, CudaStockProgram):
+            return Counter(program.calls)
+        return Counter(record.name for record in self.kernels)
 
     def stamped(self, *inputs):
         """Raise TargetError: a GPU's kernels are not timed by a CPU's counter."""

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from ..lower import KernelRecord, functions_of
-from ..lower.read import shape_of
+from ..lower.read import dtype_of, shape_of
 
 REASON = "TVM has no integer lowering: float between dequantize and quantize"
 
@@ -34,6 +34,10 @@ def stock_records(module: tvm.IRModule) -> list[KernelRecord]:
 def _record(var, call) -> KernelRecord:
     name = call.op.name.removeprefix("relax.").removeprefix("nn.")
     heavy = name in ("conv2d", "matmul")
+    dtype = dtype_of(call.args[0]) if call.args else "float32"
+    precision = "fp16" if dtype == "float16" else "fp32"
+    if heavy and not dtype.startswith("float"):
+        precision = dtype  # an integer operator, which no frontend makes, stays one
     return KernelRecord(
         name=name,
         layer=var.name,
@@ -41,10 +45,10 @@ def _record(var, call) -> KernelRecord:
         shape=f"-> {'x'.join(str(s) for s in shape_of(var)[1:])}",
         layout="NCHW",
         schedule="tvm default",
-        precision="fp32",
-        instructions="scalar fp32" if heavy else "",
+        precision=precision,
+        instructions=f"scalar {precision}" if heavy else "",
         macs=_macs(var, call) if heavy else 0,
-        reason=REASON if heavy else "",
+        reason=REASON if heavy and precision == "fp32" else "",
     )
 
 

@@ -85,6 +85,13 @@ def stamping_pipeline(pipeline: tvm.transform.Pass) -> tvm.transform.Pass:
     return tvm.transform.Sequential([pipeline, add])
 
 
+def kernels_called(module: tvm.IRModule) -> list[str]:
+    """Names of the kernels that ``main`` calls, in order, of a module at the end of a pipeline."""
+    bindings = [binding for block in module["main"].body.blocks for binding in block.bindings]
+    called = (_kernel_called(binding.value, module) for binding in bindings)
+    return [name for name in called if name]
+
+
 def _kernel_called(value: relax.Expr, module: tvm.IRModule) -> str:
     """Name of the kernel that a call runs; empty where it runs none.
 

@@ -59,6 +59,8 @@ INTEGER_MULTIPLIES = {
 FLOAT_MULTIPLIES = {"vfmadd": 4, "vmul": 4, "fmla": 4, "fmul": 4}
 # What multiplies nothing and stands for multiplications nevertheless.
 INSTEAD = {"look-up": 16, "vpopcnt": 4, "cnt": 16}
+# Words for what multiplies in CUDA's text: the last one a product and a sum of scalars.
+DP4A, MMA, MULTIPLY_ADD = ON_GPUS = ("dp4a", "mma", "multiply-add")
 MULTIPLIES = INTEGER_MULTIPLIES | FLOAT_MULTIPLIES | INSTEAD
 
 

@@ -32,7 +32,7 @@ def integer_products(text: str) -> dict[str, Counter]:
     dict
         Kernel -> counts of ``"dp4a"`` and ``"mma.sync"``, those that it has.
     """
-    functions = {name: len(MMA.findall(body)) for name, body in _functions(text).items()}
+    functions = {name: len(MMA.findall(body)) for name, body in device_functions(text).items()}
     found = {}
     for name, body in kernels(text).items():
         calls = {called: len(re.findall(rf"\b{called}\(", body)) for called in functions}
@@ -42,7 +42,7 @@ def integer_products(text: str) -> dict[str, Counter]:
     return found
 
 
-def _functions(text: str) -> dict[str, str]:
+def device_functions(text: str) -> dict[str, str]:
     """Name -> text of the functions that kernels call, up to what comes next."""
     helpers = KERNEL.split(text)[0]
     parts = FUNCTION.split(helpers)

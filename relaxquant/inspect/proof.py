@@ -2,22 +2,26 @@
 
 Nothing here reads what the compiler says of itself but a layer's name, shape and nominal size: the
 precision comes from the LLVM IR of its function (`macs`), how often each multiplication is executed
-from its loops (`executions`), and the instructions from its assembly (`asm`).
+from its loops (`executions`), and the instructions from its assembly (`asm`). Of a network for a
+GPU, the CUDA text is read instead (`cuda_work`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..errors import InputError
 from ..executors.accounting import MemoryUse
+from ..executors.cuda import CudaLibrary
 from ..executors.library import Library
 from ..lower.record import KernelRecord
 from . import asm, ir
 from .asm import HotLoop
-from .classes import MULTIPLIES
+from .classes import MULTIPLIES, ON_GPUS
+from .cuda_code import CudaCode
 from .executions import executions
 from .ir import IRFunction
 from .macs import INTEGER, Mac, multiply_accumulates
@@ -40,9 +44,9 @@ class LayerProof:
         the code executes.
     executed : dict of str to int
         Multiply-accumulates that its code executes in one call, by the type that is multiplied:
-        ``"int8"``, ``"int16"``, ``"int32"``, ``"float32"``; ``"look-up"`` counts bytes that are
-        looked up, ``"bits"`` pairs of bits. More than `macs` where channels are padded, less at
-        the border of an image and with Winograd's algorithm.
+        ``"int8"``, ``"int16"``, ``"int32"``, ``"float16"``, ``"float32"``; ``"look-up"`` counts
+        bytes that are looked up, ``"bits"`` pairs of bits. More than `macs` where channels are
+        padded, less at the border of an image and with Winograd's algorithm.
     exact : bool
         Whether the code alone decides how often everything is executed. If data does, `executed`
         is relative: both ways of a choice are counted, and of a loop one pass.
@@ -80,7 +84,7 @@ class LayerProof:
     def instructions(self) -> str:
         """What multiplies in the hot loop, or in all its code, with how often it stands there."""
         classes = self.hot_loop.classes if self.hot_loop else self.classes
-        found = {kind: classes[kind] for kind in classes if kind in MULTIPLIES}
+        found = {kind: classes[kind] for kind in classes if kind in (*MULTIPLIES, *ON_GPUS)}
         ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{count} {kind}" for kind, count in ranked)
 
@@ -201,54 +205,81 @@ def proof(library: Library) -> Proof:
             "a library that was loaded from a file holds machine code only, which says nothing of "
             "types: compile the network again with rq.compile(...) and prove that"
         )
-    code = _Code(library)
-    rows = [row for row in map(code.layer, library.kernels) if row]
-    return Proof((*rows, *code.others(library.kernels)), library.memory)
+    code = CudaCode(library) if isinstance(library, CudaLibrary) else _LLVMCode(library)
+    layers = _Layers(library, code)
+    rows = [row for row in map(layers.layer, library.kernels) if row]
+    return Proof((*rows, *layers.others(library.kernels)), library.memory)
 
 
-class _Code:
-    """A library's generated code, each function looked at once."""
+class _Layers:
+    """A library's layers beside what was found in its generated code."""
 
-    def __init__(self, library: Library):
+    def __init__(self, library: Library, code: Code):
         self.batch = library.metadata.inputs[0][1][0] or 1
-        self.entries = {
-            name.removeprefix(PREFIX): function
-            for part in ir.parse(library.source("ll")).parts
-            for name, function in part.functions.items()
-            if name.startswith(PREFIX)
-        }
-        self.assembly = asm.parse(library.source("asm"))
+        self.code = code
         self.known: dict[str, tuple[dict, bool]] = {}
 
     def layer(self, record: KernelRecord) -> LayerProof | None:
         """A layer; None if it neither should multiply and accumulate nor does."""
-        if record.name not in self.entries:
+        if record.name not in self.code.names:
             if record.macs:
                 raise InputError(
                     f"there is no code of layer {record.layer!r}: no function {record.name!r}"
                 )
-            return None  # done by the virtual machine itself
+            return None  # done by the virtual machine itself, or within another kernel
         executed, exact = self._executed(record.name)
         macs = self.batch * record.macs or sum(executed.values())
         if not macs:
             return None
-        reached = self.assembly.reached_from(PREFIX + record.name)
-        classes = sum((function.classes() for function in reached), Counter())
-        return LayerProof(record, macs, executed, exact, classes, asm.hottest(reached))
+        return LayerProof(record, macs, executed, exact, *self.code.instructions(record.name))
 
     def others(self, records: Iterable[KernelRecord]) -> Iterator[LayerProof]:
         """Functions that no record names and that multiply and accumulate nevertheless."""
-        for name in self.entries.keys() - {record.name for record in records} - {"main"}:
+        for name in self.code.names - {record.name for record in records} - {"main"}:
             record = KernelRecord(name, name, name, "", "", "", "", reason=UNRECORDED)
             if row := self.layer(record):
                 yield row
 
     def _executed(self, name: str) -> tuple[dict[str, int], bool]:
         if name not in self.known:
-            entry = self.entries[name]
-            found = [mac for f in entry.reached() for mac in multiply_accumulates(f)]
-            self.known[name] = _weighed(entry, found) if found else ({}, True)
+            self.known[name] = self.code.executed(name)
         return self.known[name]
+
+
+class Code(Protocol):
+    """Generated code by function, whatever machine it is for."""
+
+    names: Set[str]
+
+    def executed(self, name: str) -> tuple[dict[str, int], bool]:
+        """Multiply-accumulates of one call by precision, and whether all loop bounds are known."""
+
+    def instructions(self, name: str) -> tuple[Counter, HotLoop | None]:
+        """Classes of all its instructions, and the loop that multiplies most."""
+
+
+class _LLVMCode:
+    """LLVM IR and assembly, each function looked at once."""
+
+    def __init__(self, library: Library):
+        self.entries = {
+            name.removeprefix(PREFIX): function
+            for part in ir.parse(library.source("ll")).parts
+            for name, function in part.functions.items()
+            if name.startswith(PREFIX)
+        }
+        self.names = self.entries.keys()
+        self.assembly = asm.parse(library.source("asm"))
+
+    def executed(self, name: str) -> tuple[dict[str, int], bool]:
+        entry = self.entries[name]
+        found = [mac for f in entry.reached() for mac in multiply_accumulates(f)]
+        return _weighed(entry, found) if found else ({}, True)
+
+    def instructions(self, name: str) -> tuple[Counter, HotLoop | None]:
+        reached = self.assembly.reached_from(PREFIX + name)
+        classes = sum((function.classes() for function in reached), Counter())
+        return classes, asm.hottest(reached)
 
 
 def _weighed(entry: IRFunction, found: list[Mac]) -> tuple[dict[str, int], bool]:

@@ -18,6 +18,7 @@ from .tir import (
     batch_extent,
     float_function,
     prim_func,
+    rounded_product,
     store,
     tensor_arg,
     unfused_add,
@@ -200,19 +201,16 @@ class _TFLiteScale(_Scale):
     def vector(self, stored, tensor: TensorSpec, out: TensorSpec, isa: InstructionSet):
         """What is stored of a vector of the input."""
         lanes = isa.lanes
-        wide, narrow = f"float64x{lanes}", f"float32x{lanes}"
-        factor, offset = (self.bounds[self.index + i] for i in (0, 1))
-        # In float64 the product is exact: a float32 one LLVM would fuse with the sum.
-        product = T.cast(stored, wide) * T.broadcast(T.cast(factor, "float64"), lanes)
-        value = unfused_add(T.cast(product, narrow), T.broadcast(offset, lanes), narrow)
+        narrow = f"float32x{lanes}"
+        factor, offset = (T.broadcast(self.bounds[self.index + i], lanes) for i in (0, 1))
+        value = unfused_add(rounded_product(stored, factor, lanes), offset, narrow)
         value = float_function("llvm.round", narrow, value)
         return from_float(value, self.bounds[0], self.bounds[1], out, isa)
 
     def scalar(self, stored, tensor: TensorSpec, out: TensorSpec):
         """What is stored of one element of the input."""
         factor, offset = (self.bounds[self.index + i] for i in (0, 1))
-        product = T.cast(stored, "float64") * T.cast(factor, "float64")
-        value = unfused_add(T.cast(product, "float32"), offset, "float32")
+        value = unfused_add(rounded_product(stored, factor), offset, "float32")
         value = float_function("llvm.round", "float32", value)
         return from_float_scalar(value, self.bounds[0], self.bounds[1], out)
 

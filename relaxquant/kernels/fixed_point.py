@@ -8,8 +8,9 @@ reference kernels multiply them by the factor in float64, which 31 bits of it eq
 comes within 2**-24 of a half.
 
 A product of 32 bits fills a 64-bit lane, so even and odd lanes are multiplied by themselves; on
-x86 each is one ``vpmuldq``. `multiply` rounds step by step. `multiply_at_once`, for shifts of
-``e >= 1`` to the right, adds both roundings to the product, which with ``x < 0`` counted as 1 is::
+x86 each is one ``vpmuldq``. A GPU has an instruction for either half of it. `multiply` rounds step
+by step. `multiply_at_once`, for shifts of ``e >= 1`` to the right, adds both roundings to the
+product, which with ``x < 0`` counted as 1 is::
 
     floor((floor((x * m + 2**30) / 2**31) + 2**(e - 1) - (y < 0)) / 2**e)
         = floor((x * m + 2**30 + 2**(30 + e) - 2**31 * (x < 0)) / 2**(31 + e))
@@ -31,7 +32,7 @@ from __future__ import annotations
 import numpy as np
 import tvm
 
-from .tir import T, splat
+from .tir import T, is_for_gpu, splat
 
 FLOAT, TFLITE = "float", "tflite"
 REQUANTIZE = (FLOAT, TFLITE)
@@ -66,11 +67,17 @@ def multiply(x, multiplier, right, lanes: int, left=None, once: bool = False):
     high = doubling_high(T.shift_left(x, left), multiplier, lanes)
     zero = splat(0, "int32", lanes)
     divided = divide_by_power_of_two(high, T.max(right, zero), lanes)
-    return T.Select(right < zero, high, divided)
+    if not is_for_gpu():
+        return T.Select(right < zero, high, divided)
+    # TVM's CUDA of a vector's condition does not compile: by bits, all of them set where negative.
+    negative = T.shift_right(right, splat(31, "int32", lanes))
+    return T.bitwise_xor(divided, T.bitwise_and(T.bitwise_xor(divided, high), negative))
 
 
 def doubling_high(a, b, lanes: int):
     """``floor((a * b + 2**30) / 2**31)``, for ``b`` not negative."""
+    if is_for_gpu():
+        return _doubling_high_by_halves(a, b, lanes)
     wide = lanes // 2
     a, b = (T.reinterpret(f"int64x{wide}", vector) for vector in (a, b))
     by_32 = splat(32, "int64", wide)
@@ -86,20 +93,41 @@ def doubling_high(a, b, lanes: int):
 
 def _multiply_once(x, multiplier, right, lanes: int):
     """``x * multiplier / 2**right`` to the nearest, halves away from zero."""
+    if is_for_gpu():  # where a lane of 64 bits is as good as any
+        wide = (T.cast(vector, f"int64x{lanes}") for vector in (x, multiplier, right))
+        return T.cast(_rounded_quotient(*wide, lanes), f"int32x{lanes}")
     wide = lanes // 2
-    by_32, one = splat(32, "int64", wide), splat(1, "int64", wide)
+    by_32 = splat(32, "int64", wide)
     even, odd = [], []
     for vector in (x, multiplier, right):
         pair = T.reinterpret(f"int64x{wide}", vector)
         even.append(_low(pair, wide))
         odd.append(T.shift_right(pair, by_32))
-    halves = []
-    for value, factor, bits in (even, odd):
-        below = T.shift_right(value, splat(63, "int64", wide))  # -1 if negative
-        total = value * factor + T.shift_left(one, bits - one) + below
-        halves.append(T.reinterpret(f"int32x{lanes}", T.shift_right(total, bits)))
+    quotients = (_rounded_quotient(*factors, wide) for factors in (even, odd))
+    halves = [T.reinterpret(f"int32x{lanes}", quotient) for quotient in quotients]
     lows = [T.int32(which * lanes + 2 * pair) for pair in range(wide) for which in (0, 1)]
     return tvm.tirx.Shuffle(halves, lows)
+
+
+def _rounded_quotient(x, multiplier, bits, lanes: int):
+    """The same of int64 x lanes."""
+    one = splat(1, "int64", lanes)
+    below = T.shift_right(x, splat(63, "int64", lanes))  # -1 if negative
+    return T.shift_right(x * multiplier + T.shift_left(one, bits - one) + below, bits)
+
+
+def _doubling_high_by_halves(a, b, lanes: int):
+    """The same where an instruction gives the high half of a product, and another the low one.
+
+    The last bit that is cut off rounds: below ``2**31`` it is worth ``2**30``.
+    """
+    high = T.call_pure_extern(f"int32x{lanes}", "__mulhi", a, b)
+    words = (T.reinterpret(f"uint32x{lanes}", vector) for vector in (a, b))
+    low = next(words) * next(words)
+    last, cut = (T.shift_right(low, splat(bits, "uint32", lanes)) for bits in (31, 30))
+    cut = T.bitwise_and(cut, splat(1, "uint32", lanes))
+    doubled = T.shift_left(high, splat(1, "int32", lanes))
+    return doubled + T.reinterpret(f"int32x{lanes}", last + cut)
 
 
 def divide_by_power_of_two(x, exponent, lanes: int):

@@ -170,8 +170,8 @@ class _Pool:
         divisor = T.broadcast(T.cast(count, "float32"), lanes)
         whole = T.cast(T.floor(T.cast(nearest, f"float32x{lanes}") / divisor), f"int32x{lanes}")
         if spec.signed:
-            zero = splat(0, "int32", lanes)
-            whole = T.Select(acc < zero, zero - whole, whole) + splat(128, "int32", lanes)
+            sign = T.shift_right(acc, splat(31, "int32", lanes))  # -1 or 0
+            whole = T.bitwise_xor(whole, sign) - sign + splat(128, "int32", lanes)
         whole = whole - splat(spec.out.zero_point, "int32", lanes)
         return self._stored(whole, *(T.cast(self.bounds[i], "int32") for i in (0, 1)))
 

@@ -38,6 +38,11 @@ def emitting_for(machine: str) -> Iterator[None]:
         _machine.reset(token)
 
 
+def is_for_gpu() -> bool:
+    """Whether what is emitted now is for a GPU."""
+    return _machine.get() == CUDA
+
+
 def ceildiv(a: int, b: int) -> int:
     """Smallest integer not below ``a / b``."""
     return -(-a // b)
@@ -75,13 +80,13 @@ def local(count: int, dtype: str):
     for every tile, and stays in registers only where LLVM can prove that nothing else touches it.
     """
     # On a GPU "global" is the memory that all threads share.
-    return T.alloc_buffer((count,), dtype, scope="local" if _machine.get() == CUDA else "global")
+    return T.alloc_buffer((count,), dtype, scope="local" if is_for_gpu() else "global")
 
 
 def update(buffer, combine: Callable, value, lanes: int) -> None:
     """Combine a vector with the registers of ``buffer``, lane by lane: ``combine(old, value)``."""
     whole = lanes_at(0, lanes)
-    if _machine.get() == CPU:
+    if not is_for_gpu():
         store(buffer, [whole], combine(buffer[whole], value))
         return
     # One by one, as `cuda.generate` says; the value by a detour, as a vector has no elements here.
@@ -93,7 +98,7 @@ def update(buffer, combine: Callable, value, lanes: int) -> None:
 
 def float_function(name: str, dtype: str, *arguments):
     """What LLVM calls ``name``, one of `CUDA_FUNCTIONS`, for scalars and vectors of float32."""
-    if _machine.get() == CUDA:
+    if is_for_gpu():
         return T.call_pure_extern(dtype, CUDA_FUNCTIONS[name], *arguments)
     return T.call_llvm_pure_intrin(dtype, name, *arguments)
 
@@ -110,7 +115,16 @@ def store(buffer, indices: list, value) -> None:
 
 def unfused_add(a, b, dtype: str):
     """``a + b`` of float32, rounded by itself where NVIDIA's compiler would fuse a product too."""
-    return T.call_pure_extern(dtype, "__fadd_rn", a, b) if _machine.get() == CUDA else a + b
+    return T.call_pure_extern(dtype, "__fadd_rn", a, b) if is_for_gpu() else a + b
+
+
+def rounded_product(integer, factor, lanes: int = 1):
+    """float32 of an integer below 2**24 times a float32 factor, rounded by itself."""
+    wide, narrow = (f"{kind}x{lanes}" if lanes > 1 else kind for kind in ("float64", "float32"))
+    if is_for_gpu():
+        return T.call_pure_extern(narrow, "__fmul_rn", T.cast(integer, narrow), factor)
+    # In float64 the product is exact: a float32 one LLVM would fuse with the sum.
+    return T.cast(T.cast(integer, wide) * T.cast(factor, wide), narrow)
 
 
 def splat(value, dtype: str, lanes: int):

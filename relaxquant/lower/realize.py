@@ -22,6 +22,7 @@ from ..kernels.fixed_point import TFLITE, takes_at_once
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.spec import INTEGERS, ConvSpec, ConvWeights, EpilogueSpec, zero_points_of
+from ..kernels.tir import CUDA
 from ..kernels.tuned import Tuned
 from . import integer
 from .fixed_point import quantize_multiplier, round_half_away
@@ -42,6 +43,9 @@ def realize(
     """The kernel for a node that does not stay with TVM, with its parameters."""
     if node.op == "conv2d":
         spec, weights = conv_spec(node, batch), conv_weights(node)
+        if isa.machine == CUDA and spec.epilogue.requantize == TFLITE:
+            # What `multiply_at_once` is given suits vectors whose even lanes are one register.
+            spec = replace(spec, epilogue=replace(spec.epilogue, step_by_step=True))
         return implement_conv2d(spec, weights, isa, schedule, tuned)
     return _REALIZERS[node.op](node, batch, isa)
 

@@ -19,10 +19,11 @@ from ..kernels import loop_conv2d
 from ..kernels.conv2d_metaschedule import workload
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.tensor_intrin import dot_product, intrinsic
+from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
 from .database import FAILED_S, TuningDatabase, seconds_of
 from .devices import Devices, Outcome
-from .space import import_intrinsics, space
+from .space import space
 
 BATCH = 16  # schedules proposed at a time, before what they gave is known
 POPULATION, GENERATIONS = 64, 2

@@ -12,9 +12,6 @@ Source: Shao et al., "Tensor Program Optimization with Probabilistic Programs", 
 
 from __future__ import annotations
 
-import functools
-import inspect
-
 import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
@@ -100,17 +97,3 @@ def space(intrinsic: str) -> ms.SpaceGenerator:
         ],
         mutator_probs={mutate.MutateTileSize(): 0.9, mutate.MutateUnroll(): 0.1},
     )
-
-
-@functools.cache
-def import_intrinsics() -> None:
-    """Import TVM's own tensor intrinsics, as every tuning context does, in 5 instead of 40 s.
-
-    They are TVMScript, whose parser asks for a function's module once for every node.
-    """
-    original = inspect.getmodule
-    inspect.getmodule = functools.cache(original)
-    try:
-        import tvm.s_tir.tensor_intrin  # noqa: F401
-    finally:
-        inspect.getmodule = original

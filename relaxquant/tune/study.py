@@ -19,13 +19,13 @@ from ..kernels.conv2d_nchw_spatial_pack import spatial_pack
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.tensor_intrin import register_all
+from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
 from .bench import Bench
 from .database import FAILED_S, TuningDatabase
 from .device import LocalDevice
 from .devices import Devices
 from .metaschedule import Search
-from .space import import_intrinsics
 
 DIRECT, RULES = "our direct schedule", "our rules' choice"
 OURS, STOCK = "MetaSchedule, our intrinsics", "MetaSchedule, stock"

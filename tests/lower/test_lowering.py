@@ -38,6 +38,20 @@ def test_integers_agree_with_the_qdq_graph(name, granularity):
     assert signal_to_noise(fp32, integer) > 15
 
 
+@pytest.mark.parametrize("size", [8, 4, 3])
+def test_adaptive_pooling_becomes_windows_where_sizes_divide(size):
+    """VGG's, to the size that the image has already, among them; 3 of 8 stays with TVM."""
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d((size, size))
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(16, 8, 1))
+    module, qmodule = quantized(network.eval(), torch.randn(2, 3, 8, 8))
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)
+    library = rq.compile(qmodule)
+    assert signal_to_noise(rq.compile(module)(x), library(x)) > 15
+    ours = [record.schedule for record in library.kernels if "pool" in record.op]
+    assert ours == (["tvm default"] if size == 3 else ["nchwc_elementwise"])
+
+
 @pytest.mark.parametrize("target", [pytest.param("znver3", marks=needs_avx2), "generic"])
 def test_every_target_gives_the_same_integers(target):
     """Instruction sets differ in speed and in nothing else: outputs are equal bit for bit."""

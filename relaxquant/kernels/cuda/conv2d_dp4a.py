@@ -9,6 +9,9 @@ Packing: activations NCHW16c, each block of which is four words of NCHW4c, or NC
 weights OIHW4o4i, the fours of a tile side by side, so that 16 bytes are four output channels. A
 warp has one tile of channels: its weights are one address, sent to all threads.
 
+Groups whose channels are fours, but no whole blocks, are read a word at a time, each from the group
+of the thread's output channels.
+
 What limits it: not measured. Counted are 16 ``dp4a`` for a pixel and four channels, against a load
 of 16 bytes for the pixel and four for the weights, which the pixels of the thread share.
 
@@ -19,6 +22,8 @@ Source: the layouts are those of the int8 schedules of TVM's Relay, ``topi/cuda/
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from ..epilogue import conv_arguments
 from ..intrinsics import InstructionSet
@@ -88,3 +93,76 @@ class Dp4aConv2d(ThreadTile):
                     acc = self.acc[i, j]
                     for channel in range(FOUR):
                         store(acc, [channel], dp4a(acc[channel], x[i][step], w[channel]))
+
+
+def applies_to_fours(spec: ConvSpec) -> bool:
+    """Whether it is grouped, and the channels of a group are words that share a block."""
+    channels = spec.data.channels // spec.groups, spec.out.channels // spec.groups
+    fours = not any(count % FOUR for count in channels)
+    return fours and spec.data.block == BLOCK and not spec.groups_are_whole_blocks
+
+
+@register(NAME, precisions=("int8",), machines=(CUDA,))
+def grouped_by_dp4a(
+    spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
+) -> Implementation | None:
+    """Groups of fours of channels, such as those of ResNeXt."""
+    if not applies_to_fours(spec):
+        return None
+    vectors = 1 if spec.out.channels // spec.groups % (2 * FOUR) else 2
+    tile = tile or Tile(vectors=vectors, pixels=pixels_of_tile(spec, 4))
+    packed = pack_fours(spec, weights.weight, FOUR * tile.vectors)
+    return Implementation(
+        schedule=NAME,
+        instructions="dp4a",
+        key=(NAME, "grouped", spec, tile),
+        build=lambda: prim_func(lambda: GroupedDp4aConv2d(spec, isa, tile).emit()),
+        arguments=conv_arguments(spec, weights, [packed]),
+        tile=tile,
+    )
+
+
+def pack_fours(spec: ConvSpec, weight: np.ndarray, outputs: int) -> np.ndarray:
+    """(O, I / groups, KH, KW) as (tile, fours of a group's inputs, KH, KW, outputs x 4)."""
+    padded = np.zeros((spec.out.padded_channels, *weight.shape[1:]), weight.dtype)
+    padded[: len(weight)] = weight
+    _, inputs, kh, kw = weight.shape
+    parts = padded.reshape(-1, outputs, inputs // FOUR, FOUR, kh, kw).transpose(0, 2, 4, 5, 1, 3)
+    return np.ascontiguousarray(parts.reshape(-1, inputs // FOUR, kh, kw, outputs * FOUR))
+
+
+class GroupedDp4aConv2d(ThreadTile):
+    """Emits a convolution whose groups share blocks of channels."""
+
+    def __init__(self, spec: ConvSpec, isa: InstructionSet, tile: Tile):
+        super().__init__(spec, isa, tile, pixel_threads(spec))
+        self.inputs = spec.data.channels // spec.groups
+
+    def reduction_blocks(self) -> int:
+        """Words of a group."""
+        return self.inputs // FOUR
+
+    def emit_weights(self) -> None:
+        """As `pack_fours` lays them."""
+        kernel, outputs = self.spec.window.kernel, FOUR * self.tile.vectors
+        shape = (self.channel_tiles(), self.reduction_blocks(), *kernel, outputs * FOUR)
+        self.weights = arg("weight", shape, "int8")
+
+    def emit_tap(self, block, kh, kw) -> None:
+        """One word of every pixel times those of the output channels."""
+        spec = self.spec
+        group = self.channel(0) // (spec.out.channels // spec.groups)
+        # Channels of the padding have weights of 0, for which any group will do.
+        first = T.min(group, spec.groups - 1) * self.inputs + block * FOUR
+        x = [local(1, "int32") for _ in range(self.tile.pixels)]
+        for i, word in enumerate(x):
+            at = first // spec.data.block, kh, kw, first % spec.data.block
+            self.load_pixel(word, i, *at, FOUR)
+        for j in range(self.tile.vectors):
+            w = local(FOUR, "int32")
+            packed = self.weights[self.row, block, kh, kw, lanes_at(j * FOUR * FOUR, FOUR * FOUR)]
+            store(w, [lanes_at(0, FOUR)], T.reinterpret(f"int32x{FOUR}", packed))
+            for i in range(self.tile.pixels):
+                acc = self.acc[i, j]
+                for channel in range(FOUR):
+                    store(acc, [channel], dp4a(acc[channel], x[i][0], w[channel]))

@@ -14,8 +14,11 @@ what a thread holds of 16 output channels; an odd last block of inputs meets wei
 On sm_75 eight of ``mma.sync.m8n8k16`` take the place of two of m16n8k32; the registers are the
 same.
 
-What limits it: not measured. Nothing is staged in shared memory, so each warp reads its activations
-from the L1 cache: at 32 pixels by 64 channels, 24 words a thread for 16 products.
+What limits it: not measured. Nothing is staged in shared memory, so each warp reads its operands
+from the L1 cache: of 32 pixels by 64 channels, 32 * (32 + 64) bytes for 32 * 32 * 64 multiply-adds,
+0.047 a multiply-add. An H100's L1 cache, whose rate is that of its shared memory, gives 0.034 at
+the rate of its int8 tensor cores (``data/gpus.csv``): at most 72 % of it, be the operands staged or
+not. Tiles of 64 x 64 would ask for 0.031, and 128 registers a thread for their sums.
 
 Ideal speedup over scalar fp32: 4096 multiply-adds of a warp's instruction over 32, 128.
 

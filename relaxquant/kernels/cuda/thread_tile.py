@@ -2,7 +2,7 @@
 
 Loop nest::
 
-    blocks of threads over (tiles of pixels, tiles of output channels)
+    blocks of threads over (tiles of pixels, tiles of output channels), several of either in one
       a thread's accumulators in registers: [pixels][fours of output channels], from the bias
       for block of input channels, kernel row, kernel column
         what multiplies, which is a subclass's
@@ -13,6 +13,8 @@ that small images fill a tile too. Pixels past the last one repeat it, and are n
 """
 
 from __future__ import annotations
+
+from math import gcd
 
 import tvm
 
@@ -48,7 +50,6 @@ class ThreadTile:
     def __init__(self, spec: ConvSpec, isa: InstructionSet, tile: Tile, pixel_threads: int):
         self.spec, self.isa, self.tile = spec, isa, tile
         self.pixel_threads = pixel_threads
-        self.row_threads = THREADS // self.threads_of_row()
         self.group_blocks = max(spec.data.blocks // spec.groups, 1)
 
     def emit(self) -> None:
@@ -61,20 +62,35 @@ class ThreadTile:
         self.image = spec.out.height * spec.out.width
         self.pixels = batch * self.image
         rows = self.channel_tiles()
-        pixels = self.pixel_threads * self.tile.pixels
+        tile = self.pixel_threads * self.tile.pixels
+        tiles = self.tiles_of_block(rows)
+        pixels, rows_of_block = tiles * tile, THREADS // self.threads_of_row() // tiles
         with (
             T.thread_binding((self.pixels + (pixels - 1)) // pixels, "blockIdx.x") as block,
-            T.thread_binding(ceildiv(rows, self.row_threads), "blockIdx.y") as block_row,
+            T.thread_binding(ceildiv(rows, rows_of_block), "blockIdx.y") as block_row,
             T.thread_binding(self.threads_of_row(), "threadIdx.x") as thread,
-            T.thread_binding(self.row_threads, "threadIdx.y") as row,
+            T.thread_binding(rows_of_block * tiles, "threadIdx.y") as row,
         ):
-            self.thread, self.first_pixel = thread, block * pixels
-            self.row = block_row * self.row_threads + row
-            if rows % self.row_threads:
+            self.thread = thread
+            self.first_pixel = block * pixels + row // rows_of_block * tile
+            self.row = block_row * rows_of_block + row % rows_of_block
+            if rows % rows_of_block:
                 with T.If(self.row < rows), T.Then():
                     self._emit_thread()
             else:
                 self._emit_thread()
+
+    def tiles_of_block(self, rows: int) -> int:
+        """Tiles of pixels of a block: as many as leave no row of threads without channels.
+
+        As far as there are pixels; a power of two.
+        """
+        row_threads = THREADS // self.threads_of_row()
+        needed = ceildiv(pixels_known(self.spec), self.pixel_threads * self.tile.pixels)
+        tiles = 1
+        while tiles < row_threads // gcd(rows, row_threads) and tiles < needed:
+            tiles *= 2
+        return tiles
 
     def _emit_thread(self) -> None:
         self._find_pixels()

@@ -1,0 +1,43 @@
+"""A network in 16-bit floats: what GPUs run by default today, to measure integers against.
+
+Convolutions and dense layers multiply float16 and sum up in float32, as tensor cores do; what lies
+between them is float16, but for what TVM's pass leaves in float32. Inputs and outputs are as they
+were. The pass is TVM's own; only TVM's own kernels take its result, ``executor="naive"``.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from ..errors import ModelError
+from ..lower.read import main_of
+from ..parts import joined
+
+_QUANTIZED = {tvm.ir.Op.get(f"relax.{name}") for name in ("quantize", "dequantize")}
+
+
+def in_half(module: tvm.IRModule) -> tvm.IRModule:
+    """The module with float16 where TVM's ``ToMixedPrecision`` puts it, weights folded.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        fp32 Relax.
+
+    Raises
+    ------
+    ModelError
+        If the module is quantized.
+    """
+    module = joined(module)
+    blocks = main_of(module).body.blocks
+    calls = [binding.value for block in blocks for binding in block.bindings]
+    if any(isinstance(call, relax.Call) and call.op in _QUANTIZED for call in calls):
+        raise ModelError("a quantized module does not become float16: pass the fp32 one")
+    passes = [
+        relax.transform.ToMixedPrecision("float32"),
+        relax.transform.FoldConstant(),
+        relax.transform.DeadCodeElimination(),
+    ]
+    return tvm.transform.Sequential(passes)(module)
