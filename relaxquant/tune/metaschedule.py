@@ -17,8 +17,9 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..kernels import loop_conv2d
 from ..kernels.conv2d_metaschedule import workload
+from ..kernels.dot_choice import DotChoice
 from ..kernels.intrinsics import InstructionSet
-from ..kernels.tensor_intrin import dot_product, intrinsic
+from ..kernels.tensor_intrin import dot_products, intrinsic, uses
 from ..lower import ConvLayer
 from .database import FAILED_S, TuningDatabase, seconds_of
 from .devices import Devices, Outcome
@@ -81,11 +82,11 @@ class Search:
     ):
         self.layer, self.key, self.isa, self.database = layer, key, isa, database
         self.target = with_cores(target, threads)
-        self.module = workload(layer.spec)
-        self.arguments = loop_conv2d.arguments(layer.spec, layer.weights)
+        self.dots = DotChoice(None) if stock else dot_products(layer.spec, layer.weights, isa)
+        self.module = workload(layer.spec, self.dots)
+        self.arguments = loop_conv2d.arguments(layer.spec, layer.weights, self.dots)
         self.entry = database.workload(self.module)
-        dot = dot_product(layer.spec, layer.weights, isa)
-        self.intrinsic = "" if stock else intrinsic(isa, dot)
+        self.intrinsic = "" if stock else intrinsic(isa, self.dots)
         self.best, self.trace, self.tried = FAILED_S, "", 0
         for record in database.records(self.entry):
             self._take(record)
@@ -154,7 +155,7 @@ class Search:
         self.tried += 1
         seconds = seconds_of(record)
         trace = json.dumps(plain(record.trace.as_json()))
-        if seconds < self.best and self.intrinsic in trace:
+        if seconds < self.best and uses(trace, self.intrinsic):
             self.best, self.trace = seconds, trace
 
 

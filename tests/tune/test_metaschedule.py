@@ -21,7 +21,7 @@ from relaxquant.kernels.conv2d_metaschedule import from_trace
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.intrinsics.avx2 import AVX2
 from relaxquant.kernels.registry import implement_conv2d
-from relaxquant.kernels.tensor_intrin import dot_product, intrinsic
+from relaxquant.kernels.tensor_intrin import dot_products, intrinsic
 from relaxquant.kernels.tuned import read
 from relaxquant.lower import ConvLayer
 from relaxquant.tune import database as files
@@ -63,7 +63,7 @@ def search(layer, folder, target_name: str = "native") -> Search:
     """A search of one layer on this machine."""
     target = target_of(target_name)
     isa = instruction_set(target)
-    intrinsic(isa, dot_product(layer.spec, layer.weights, isa))
+    intrinsic(isa, dot_products(layer.spec, layer.weights, isa))
     given = ConvLayer("layer", "shape", layer.spec, layer.weights)
     return Search(given, "key", isa, target, 1, TuningDatabase(folder))
 
@@ -125,7 +125,7 @@ def test_the_intrinsic_is_the_dot_product_that_the_weights_allow():
     names = {}
     for weight_max in (60, 127):
         layer = conv_layer(weight_max=weight_max)
-        names[weight_max] = intrinsic(AVX2, dot_product(layer.spec, layer.weights, AVX2))
+        names[weight_max] = intrinsic(AVX2, dot_products(layer.spec, layer.weights, AVX2))
     assert "vpmaddubsw" in names[60]
     assert "vpmaddubsw" not in names[127]
     assert "vpmaddwd" in names[127]
