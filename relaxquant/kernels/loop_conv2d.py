@@ -36,9 +36,7 @@ def applies(spec: ConvSpec) -> bool:
     return spec.precision in ("fp32", "int8") and plain and blocked and simple
 
 
-def arguments(
-    spec: ConvSpec, weights: ConvWeights, dots: DotChoice
-) -> list[np.ndarray | int]:
+def arguments(spec: ConvSpec, weights: ConvWeights, dots: DotChoice) -> list[np.ndarray | int]:
     """In the order of `function`, as an `Implementation` lists them."""
     packed = pack_conv(spec, weights.weight, BLOCK)
     if spec.taps > 1:

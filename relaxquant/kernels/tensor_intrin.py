@@ -13,7 +13,6 @@ import functools
 import json
 import re
 
-import tvm
 from tvm.s_tir import TensorIntrin
 
 from .dot_choice import DotChoice, choose_dots, dot_for_all
@@ -85,7 +84,8 @@ class _FloatBody:
             store(c, [at], c[at] + T.broadcast(a[0], self.lanes) * b[at])
 
     def _buffers(self) -> list:
-        return [_part(name, (n,), "float32") for name, n in zip("abc", (1, *[self.lanes] * 2))]
+        sizes = {"a": 1, "b": self.lanes, "c": self.lanes}
+        return [_part(name, (size,), "float32") for name, size in sizes.items()]
 
     def _regions(self, a, b, c) -> None:
         T.reads([c[0 : self.lanes], a[0:1], b[0 : self.lanes]])

@@ -23,6 +23,7 @@ from ..kernels.tensor_intrin import dot_products, intrinsic, uses
 from ..lower import ConvLayer
 from .database import FAILED_S, TuningDatabase, seconds_of
 from .devices import Devices, Outcome
+from .registers import limits
 from .space import import_intrinsics, space
 
 BATCH = 16  # schedules proposed at a time, before what they gave is known
@@ -125,7 +126,7 @@ class Search:
         context = ms.TuneContext(
             self.module,
             target=self.target,
-            space_generator=space(self.intrinsic) if self.intrinsic else "post-order-apply",
+            space_generator=self._space(),
             search_strategy=strategy,
             num_threads=1,
             rand_state=1 + self.tried,  # after a resume not the same proposals again
@@ -133,6 +134,11 @@ class Search:
         model = ms.cost_model.RandomModel(seed=self.tried)
         context.pre_tuning(trials, BATCH, database=self.database.tvm, cost_model=model)
         return context
+
+    def _space(self) -> ms.SpaceGenerator | str:
+        if not self.intrinsic:
+            return "post-order-apply"
+        return space(self.intrinsic, limits(self.layer.spec, self.dots, self.isa))
 
     def _keep(self, candidate, outcome: Outcome, elapsed_s: float) -> None:
         trace = candidate.sch.trace

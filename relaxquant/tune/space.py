@@ -3,8 +3,8 @@
 One structure, ``SSRS``: tasks, tiles of tasks, the whole reduction, a register tile of
 ``output channels x rows x columns`` that the tensor intrinsic's vectors fill. The epilogue runs on
 a register tile right after its reduction, and the border is added either for the whole image or
-for each task. Sizes, that choice and unrolling are what is searched; TVM's own ``SSRSRS`` has tiles
-between reductions too, whose accumulators never stay in registers.
+for each task. Sizes, as far as `registers` allows, that choice and unrolling are what is searched;
+TVM's own ``SSRSRS`` has tiles between reductions too, whose accumulators never stay in registers.
 
 Source: Shao et al., "Tensor Program Optimization with Probabilistic Programs", NeurIPS 2022;
 ``tvm/s_tir/meta_schedule/schedule_rule/multi_level_tiling.py``.
@@ -22,6 +22,7 @@ from tvm.s_tir.meta_schedule.schedule_rule import PyScheduleRule
 from tvm.s_tir.schedule.transform import tile_with_tensor_intrin
 
 from ..kernels.loop_conv2d import ACC, OUTPUT, PADDED
+from .registers import FitsRegisters, Limits
 
 STRUCTURE = "SSRS"
 TENSORIZE = "meta_schedule.auto_tensorize"  # what TVM's postprocessor looks for
@@ -88,13 +89,15 @@ def _placed(tiled: tvm.s_tir.Schedule) -> list[tvm.s_tir.Schedule]:
     return [tiled, by_task]
 
 
-def space(intrinsic: str) -> ms.SpaceGenerator:
+def space(intrinsic: str, allowed: Limits) -> ms.SpaceGenerator:
     """The design space for one tensor intrinsic.
 
     Parameters
     ----------
     intrinsic : str
         Name of a registered one, from `relaxquant.kernels.tensor_intrin`.
+    allowed : Limits
+        Of the register tile.
     """
     post, mutate = ms.postproc, ms.mutator
     return ms.space_generator.PostOrderApply(
@@ -108,6 +111,7 @@ def space(intrinsic: str) -> ms.SpaceGenerator:
             ),
         ],
         postprocs=[
+            FitsRegisters(allowed),
             post.DisallowDynamicLoop(),
             post.RewriteParallelVectorizeUnroll(),
             post.RewriteReductionBlock(),

@@ -21,6 +21,7 @@ from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.tensor_intrin import register_all
 from ..lower import ConvLayer
+from ..measure import Timings, interleaved
 from .bench import Bench
 from .database import FAILED_S, TuningDatabase
 from .device import LocalDevice
@@ -112,10 +113,17 @@ class LayerStudy:
     def ours_ms(self) -> dict[str, float]:
         """Milliseconds of our schedules, timed as a search times what it tries."""
         bench = self._bench()
-        return {
-            name: 1e3 * min(bench.checked_seconds(kernel.build(), kernel.arguments, FAILED_S))
-            for name, kernel in self._kernels().items()
-        }
+        with self.devices.alive[0].timing():
+            return {
+                name: 1e3 * min(bench.checked_seconds(kernel.build(), kernel.arguments, FAILED_S))
+                for name, kernel in self._kernels().items()
+            }
+
+    def in_turns(self, rounds: int, seed: int = 0) -> Timings:
+        """All `runners` against one another, as `relaxquant.measure.interleaved` times them."""
+        runners = self.runners()
+        with self.devices.alive[0].timing():
+            return interleaved(runners, rounds=rounds, seed=seed)
 
     def runners(self) -> dict[str, Callable[[], object]]:
         """What runs the layer once: by our schedules, and by the best of every search so far."""
