@@ -22,7 +22,7 @@ from .fixed_point import FLOAT
 from .pack import pack_conv
 from .requantize import from_float_scalar, to_float_scalar
 from .spec import ConvSpec, ConvWeights
-from .tir import BLOCK, T
+from .tir import BLOCK, T, float_function
 
 PADDED, ACC, OUTPUT = "padded", "acc", "output"  # names of the blocks
 
@@ -67,7 +67,7 @@ def function(spec: ConvSpec, dots: DotChoice) -> tvm.tirx.PrimFunc:
             value = T.cast(value, "float32") * multiplier[channel]
         if residual is not None:
             steps = to_float_scalar(residual[n, o, h, w, c], extra)
-            value = T.call_llvm_pure_intrin("float32", "llvm.fma", steps, bounds[2], value)
+            value = float_function("llvm.fma", "float32", steps, bounds[2], value)
         if spec.out.dtype == "float32" and not spec.epilogue.clip:
             return value
         return from_float_scalar(value, bounds[0], bounds[1], spec.out)

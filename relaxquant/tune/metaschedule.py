@@ -102,7 +102,15 @@ class Search:
 
     def _search(self, devices: Devices, trials: int, tell: Callable[[str], None]) -> None:
         start = time.perf_counter() - self._before_s
-        context = self._context(trials - self.tried)
+        # A small layer may have fewer schedules than a batch: TVM then proposes none of them.
+        for at_least in (BATCH, 1):
+            if self.tried < trials:
+                context = self._context(trials - self.tried, at_least)
+                self._measure(context, devices, start, tell)
+
+    def _measure(
+        self, context: ms.TuneContext, devices: Devices, start: float, tell: Callable[[str], None]
+    ) -> None:
         while (proposed := context.generate_measure_candidates()) is not None:
             outcomes: list[Outcome | None] = [None] * len(proposed)
             kernels = [candidate.sch.mod["main"] for candidate in proposed]
@@ -114,12 +122,12 @@ class Search:
             context.notify_runner_results(proposed, [result_of(outcome) for outcome in outcomes])
         context.post_tuning()
 
-    def _context(self, trials: int) -> ms.TuneContext:
+    def _context(self, trials: int, at_least: int = 1) -> ms.TuneContext:
         import_intrinsics()
         strategy = ms.search_strategy.EvolutionarySearch(
             population_size=POPULATION,
             init_measured_ratio=0.5,
-            init_min_unmeasured=BATCH,
+            init_min_unmeasured=at_least,
             max_fail_count=5,
             genetic_num_iters=GENERATIONS,
         )
