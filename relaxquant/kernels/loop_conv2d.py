@@ -29,11 +29,24 @@ PADDED, ACC, OUTPUT = "padded", "acc", "output"  # names of the blocks
 
 def applies(spec: ConvSpec) -> bool:
     """Whether all that a layer needs can be said in these loops."""
+    return not why_not(spec)
+
+
+def why_not(spec: ConvSpec) -> str:
+    """What of a layer cannot be said in these loops, in a word or two; empty where all can."""
     data, epilogue = spec.data, spec.epilogue
-    plain = spec.groups == 1 and spec.batch is not None and not spec.weight_zero_points
-    blocked = data.block == spec.out.block == BLOCK and not data.halo
-    simple = epilogue.narrow is None and epilogue.requantize == FLOAT
-    return spec.precision in ("fp32", "int8") and plain and blocked and simple
+    unsaid = {
+        "int16": spec.precision == "int16",
+        "depthwise": spec.groups > 1 and spec.groups == data.channels,
+        "groups": spec.groups > 1,
+        "symbolic batch": spec.batch is None,
+        "weight zero points": bool(spec.weight_zero_points),
+        "an image": data.channels < BLOCK and (data.block != BLOCK or bool(data.halo)),
+        "NHWC": not data.block == spec.out.block == BLOCK or bool(data.halo),
+        "narrow sums": epilogue.narrow is not None,
+        "TFLite's requantization": epilogue.requantize != FLOAT,
+    }
+    return next((word for word, is_so in unsaid.items() if is_so), "")
 
 
 def arguments(spec: ConvSpec, weights: ConvWeights, dots: DotChoice) -> list[np.ndarray | int]:
