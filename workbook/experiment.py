@@ -36,7 +36,9 @@ class Pair:
     calibrated_on: str
 
 
-def quantized_pair(net: zoo.Network, batch: int, calibration: int, seed: int) -> Pair:
+def quantized_pair(
+    net: zoo.Network, batch: int, calibration: int, seed: int, target: str = "native"
+) -> Pair:
     """Import a network and quantize it with the default configuration.
 
     Parameters
@@ -49,11 +51,13 @@ def quantized_pair(net: zoo.Network, batch: int, calibration: int, seed: int) ->
         Images for calibration, at least one batch of them.
     seed : int
         Of the choice of images.
+    target : str
+        What it will be compiled for, which decides on the range of weights.
     """
     module = rq.frontends.from_torch(net.model, net.example_input(batch, seed))
     images = zoo.calibration_images(net, max(calibration, batch), seed)
     batches = [part for part in images.batches(batch) if len(part) == batch]
-    quantized = rq.quantize(module, rq.QConfig.best(), calibration=batches)
+    quantized = rq.quantize(module, rq.QConfig.best(), calibration=batches, target=target)
     return Pair(module, quantized, f"{batch * len(batches)} images, {images.source}")
 
 

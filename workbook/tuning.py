@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,21 @@ def pick_layer(module: tvm.IRModule, shape: str = "") -> ConvLayer:
     if not windows:
         raise WorkbookError(f"no 3x3 layer to tune: name one of {', '.join(known) or 'none'}")
     return min(windows, key=lambda layer: layer.spec.macs_per_image)
+
+
+def searched_share(module: tvm.IRModule) -> tuple[float, str]:
+    """Share of a network's MACs in layers that MetaSchedule is given, and which others there are.
+
+    Returns
+    -------
+    tuple of float and str
+        Between 0 and 1; the others as ``"1 layer (an image)"``, ``"none"`` where there are none.
+    """
+    specs = [layer.spec for layer in conv_layers(module)]
+    searched = sum(spec.macs_per_image for spec in specs if loop_conv2d.applies(spec))
+    others = Counter(filter(None, map(loop_conv2d.why_not, specs)))
+    words = (f"{n} layer{'s' if n > 1 else ''} ({why})" for why, n in others.items())
+    return searched / sum(spec.macs_per_image for spec in specs), ", ".join(words) or "none"
 
 
 def curve_lines(

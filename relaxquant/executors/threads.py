@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import tvm_ffi
 
@@ -50,3 +52,21 @@ def use(count: int) -> None:
     if _used[-1:] != [count]:
         tvm_ffi.get_global_func("runtime.config_threadpool")(BIG_CORES, count)
         _used[:] = [count]
+
+
+@contextmanager
+def bound(count: int) -> Iterator[None]:
+    """Keep the calling thread, one of the pool's ``count``, to the first processor.
+
+    TVM binds the others to one each and leaves the caller free, and Linux was seen to keep both of
+    two threads on one processor for seconds, which doubles a time at random.
+    """
+    if count < 2 or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -5,8 +5,8 @@ Loop nest: whatever the search found, see `relaxquant.tune.metaschedule`; of the
 
 Packing: as ``nchw_spatial_pack``, in tiles of 16 output channels.
 
-What limits it: the border is added in memory, in a pass of its own; sums are not chained in int16,
-weights of few bits are not packed, and weights are not prefetched.
+What limits it: the border is added in memory, in a pass of its own; weights of few bits are not
+packed, and weights are not prefetched.
 
 A trace belongs to one layer, one instruction set and one dot product, so the schedule takes only
 layers that were tuned: ``rq.compile(..., tuned=rq.tune(..., method="metaschedule"))``.
@@ -25,16 +25,17 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
 from . import loop_conv2d
+from .dot_choice import DotChoice
 from .intrinsics import InstructionSet
 from .registry import Implementation, register_replayed
 from .spec import ConvSpec, ConvWeights
-from .tensor_intrin import dot_product, intrinsic
+from .tensor_intrin import dot_products, intrinsic, uses
 from .tuned import METASCHEDULE as NAME
 
 
-def workload(spec: ConvSpec) -> tvm.IRModule:
+def workload(spec: ConvSpec, dots: DotChoice) -> tvm.IRModule:
     """What is searched over and replayed on."""
-    return tvm.IRModule({"main": loop_conv2d.function(spec)})
+    return tvm.IRModule({"main": loop_conv2d.function(spec, dots)})
 
 
 @register_replayed(NAME)
@@ -52,21 +53,21 @@ def from_trace(
     """
     if not loop_conv2d.applies(spec):
         return None
-    dot = dot_product(spec, weights, isa)
-    if intrinsic(isa, dot) not in trace:
+    dots = dot_products(spec, weights, isa)
+    if not uses(trace, intrinsic(isa, dots)):
         return None
     digest = hashlib.sha256(trace.encode()).hexdigest()
     return Implementation(
         schedule=NAME,
-        instructions=dot.name if dot else "fp32 multiply-add",
+        instructions=str(dots),
         key=(NAME, spec, isa.name, digest),
-        build=lambda: replayed(spec, trace),
-        arguments=loop_conv2d.arguments(spec, weights),
+        build=lambda: replayed(spec, dots, trace),
+        arguments=loop_conv2d.arguments(spec, weights, dots),
     )
 
 
-def replayed(spec: ConvSpec, trace: str) -> tvm.tirx.PrimFunc:
+def replayed(spec: ConvSpec, dots: DotChoice, trace: str) -> tvm.tirx.PrimFunc:
     """The plain loops of a layer, transformed as a trace says."""
-    schedule = Schedule(workload(spec))
+    schedule = Schedule(workload(spec, dots))
     Trace.apply_json_to_schedule(json.loads(trace), schedule)
     return schedule.mod["main"].without_attr("global_symbol")

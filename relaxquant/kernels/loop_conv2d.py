@@ -3,7 +3,9 @@
 What `conv2d_nchw_spatial_pack` emits in the order in which it runs is said here without an order:
 a block ``padded`` that adds the border (zero points, so that no correction is needed), a block
 ``acc`` of multiply-adds and a block ``output`` that stores. Layouts, packed weights and arguments
-are those of that kernel.
+are those of that kernel, the table that says where the faster of two dot products is exact included
+(`dot_choice`): both ways the sum is the same, and what to make of it is the tensor intrinsic's
+affair.
 
 Written in TE: TVMScript says the same, and takes seconds to parse.
 """
@@ -14,41 +16,56 @@ import numpy as np
 import tvm
 from tvm import te
 
+from .dot_choice import DotChoice
 from .epilogue import conv_arguments
 from .fixed_point import FLOAT
 from .pack import pack_conv
 from .requantize import from_float_scalar, to_float_scalar
 from .spec import ConvSpec, ConvWeights
-from .tir import BLOCK, T
+from .tir import BLOCK, T, float_function
 
 PADDED, ACC, OUTPUT = "padded", "acc", "output"  # names of the blocks
 
 
 def applies(spec: ConvSpec) -> bool:
     """Whether all that a layer needs can be said in these loops."""
+    return not why_not(spec)
+
+
+def why_not(spec: ConvSpec) -> str:
+    """What of a layer cannot be said in these loops, in a word or two; empty where all can."""
     data, epilogue = spec.data, spec.epilogue
-    plain = spec.groups == 1 and spec.batch is not None and not spec.weight_zero_points
-    blocked = data.block == spec.out.block == BLOCK and not data.halo
-    simple = epilogue.narrow is None and epilogue.requantize == FLOAT
-    return spec.precision in ("fp32", "int8") and plain and blocked and simple
+    unsaid = {
+        "int16": spec.precision == "int16",
+        "depthwise": spec.groups > 1 and spec.groups == data.channels,
+        "groups": spec.groups > 1,
+        "symbolic batch": spec.batch is None,
+        "weight zero points": bool(spec.weight_zero_points),
+        "an image": data.channels < BLOCK and (data.block != BLOCK or bool(data.halo)),
+        "NHWC": not data.block == spec.out.block == BLOCK or bool(data.halo),
+        "narrow sums": epilogue.narrow is not None,
+        "TFLite's requantization": epilogue.requantize != FLOAT,
+    }
+    return next((word for word, is_so in unsaid.items() if is_so), "")
 
 
-def arguments(spec: ConvSpec, weights: ConvWeights) -> list[np.ndarray | int]:
+def arguments(spec: ConvSpec, weights: ConvWeights, dots: DotChoice) -> list[np.ndarray | int]:
     """In the order of `function`, as an `Implementation` lists them."""
     packed = pack_conv(spec, weights.weight, BLOCK)
     if spec.taps > 1:
         packed = packed.reshape(*packed.shape[:-1], BLOCK, spec.taps)
-    return conv_arguments(spec, weights, [packed])
+    return conv_arguments(spec, weights, [packed, *([dots.proven] if dots.often else [])])
 
 
-def function(spec: ConvSpec) -> tvm.tirx.PrimFunc:
+def function(spec: ConvSpec, dots: DotChoice) -> tvm.tirx.PrimFunc:
     """The loops as a PrimFunc of blocks; equal specs give equal functions.
 
-    Arguments: data, weight (O / 16, I blocks, KH, KW, steps, 16[, taps]), bias, [multiplier],
-    [residual], bounds, output.
+    Arguments: data, weight (O / 16, I blocks, KH, KW, steps, 16[, taps]), [proven (O / 16,
+    I blocks, KH, KW), where there are two dot products], bias, [multiplier], [residual], bounds,
+    output.
     """
     data = te.placeholder(spec.data.physical_shape(spec.batch), spec.data.dtype, "data")
-    acc, weight = _sums(spec, data)
+    acc, weight, proven = _sums(spec, data, bool(dots.often))
     channels, extra = (spec.out.padded_channels,), spec.epilogue.residual
     is_integer = spec.precision != "fp32"
     bias = te.placeholder(channels, acc.dtype, "bias")
@@ -63,25 +80,28 @@ def function(spec: ConvSpec) -> tvm.tirx.PrimFunc:
             value = T.cast(value, "float32") * multiplier[channel]
         if residual is not None:
             steps = to_float_scalar(residual[n, o, h, w, c], extra)
-            value = T.call_llvm_pure_intrin("float32", "llvm.fma", steps, bounds[2], value)
+            value = float_function("llvm.fma", "float32", steps, bounds[2], value)
         if spec.out.dtype == "float32" and not spec.epilogue.clip:
             return value
         return from_float_scalar(value, bounds[0], bounds[1], spec.out)
 
     output = te.compute(acc.shape, stored, OUTPUT)
-    given = [data, weight, bias, multiplier, residual, bounds, output]
+    given = [data, weight, proven, bias, multiplier, residual, bounds, output]
     made = te.create_prim_func([tensor for tensor in given if tensor is not None])
     return made.with_attr("global_symbol", "main")
 
 
-def _sums(spec: ConvSpec, data: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
-    """The accumulators, int32 or float32 (N, O / 16, H, W, 16), and the weights."""
+def _sums(
+    spec: ConvSpec, data: te.Tensor, has_table: bool
+) -> tuple[te.Tensor, te.Tensor, te.Tensor | None]:
+    """The accumulators, int32 or float32 (N, O / 16, H, W, 16), the weights and the table."""
     is_integer, taps, window = spec.precision != "fp32", spec.taps, spec.window
     dtype, weight_dtype = ("int32", "int8") if is_integer else ("float32", "float32")
     steps = BLOCK // taps
     inner = (BLOCK, taps) if taps > 1 else (BLOCK,)
     shape = (spec.out.blocks, spec.data.blocks, *window.kernel, steps, *inner)
     weight = te.placeholder(shape, weight_dtype, "weight")
+    proven = te.placeholder(shape[:4], "uint8", "proven") if has_table else None
     padded = _padded(spec, data)
     names = ("block", "kh", "kw", "step", "tap")
     extents = (spec.data.blocks, *window.kernel, steps, taps)
@@ -94,9 +114,17 @@ def _sums(spec: ConvSpec, data: te.Tensor) -> tuple[te.Tensor, te.Tensor]:
         iw = w * window.strides[1] + kw * window.dilation[1]
         channel = step * taps + tap[0] if tap else step
         x, y = padded[n, block, ih, iw, channel], weight[o, block, kh, kw, step, c, *tap]
-        return te.sum(T.cast(x, dtype) * T.cast(y, dtype), axis=axes)
+        product = T.cast(x, dtype) * T.cast(y, dtype)
+        if proven is not None:
+            product = either_way(proven[o, block, kh, kw], product)
+        return te.sum(product, axis=axes)
 
-    return te.compute(spec.out.physical_shape(spec.batch), total, ACC), weight
+    return te.compute(spec.out.physical_shape(spec.batch), total, ACC), weight, proven
+
+
+def either_way(proven, product):
+    """The product, whatever the table says: how a tensor intrinsic comes by the table."""
+    return tvm.tirx.if_then_else(proven != T.uint8(0), product, product)
 
 
 def _padded(spec: ConvSpec, data: te.Tensor) -> te.Tensor:

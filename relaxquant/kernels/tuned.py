@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import InputError
+from .dot_choice import choose_dots
 from .intrinsics import InstructionSet
-from .pack import channel_quads
+from .pack import channel_quads, pack_conv
 from .spec import ConvSpec, ConvWeights, EpilogueSpec, TensorSpec
 from .tile import Tile
-from .tir import ceildiv
+from .tir import BLOCK, ceildiv
 
 METASCHEDULE = "metaschedule"  # the schedule that replays what a search found
 TUNED = "tuned: "  # how the reason begins of every kernel that a result has chosen
@@ -221,7 +222,12 @@ def _dot_product(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> s
     fours = ceildiv(spec.data.block, 4)
     longest = max(dot.chain for dot in isa.dots)
     quads = channel_quads(weights.weight, 4 * fours)
-    return isa.dot_for(quads, spec.data.largest, min(fours, longest)).name
+    everywhere = isa.dot_for(quads, spec.data.largest, min(fours, longest))
+    if spec.data.block != BLOCK or spec.groups > 1:
+        return everywhere.name
+    # As `tensor_intrin.dot_products`: a trace is of both.
+    dots = choose_dots(spec, everywhere, isa, pack_conv(spec, weights.weight, BLOCK))
+    return " else ".join(dot.name for dot in (dots.often, everywhere) if dot)
 
 
 def _without_zero_point(tensor: TensorSpec | None) -> TensorSpec | None:

@@ -29,7 +29,11 @@ class LocalDevice:
 
     def __init__(self, threads: int):
         pool.use(threads)
-        self.cpu = tvm.cpu()
+        self.threads, self.cpu = threads, tvm.cpu()
+
+    def timing(self) -> contextlib.AbstractContextManager:
+        """While kernels are timed there."""
+        return pool.bound(self.threads)
 
     def load(self, built: tvm.runtime.Executable, _target: tvm.target.Target):
         """The kernel ``main`` of a built module as a module to call."""
@@ -66,6 +70,10 @@ class Board:
         session.get_function("runtime.config_threadpool")(pool.BIG_CORES, threads)
         self.cpu = session.cpu()
         self._count = 0
+
+    def timing(self) -> contextlib.AbstractContextManager:
+        """While kernels are timed there: nothing, as the server has a process of its own."""
+        return contextlib.nullcontext()
 
     def load(self, built: tvm.runtime.Executable, target: tvm.target.Target):
         """Link a built module, send it there and load it."""

@@ -60,7 +60,8 @@ class Devices:
         while True:
             device = self.alive[0]
             try:
-                return work(device)
+                with device.timing():
+                    return work(device)
             except Exception as error:
                 if device.is_alive():
                     raise
@@ -93,7 +94,8 @@ class Devices:
             outcome = Outcome(device=device.name)
             try:
                 bench = self.bench(device, layer, isa)
-                outcome.seconds = bench.checked_seconds(kernels[index], arguments, best)
+                with device.timing():
+                    outcome.seconds = bench.checked_seconds(kernels[index], arguments, best)
             except Exception as error:  # of a schedule that does not compile, or of the connection
                 outcome.error = f"{type(error).__name__}: {str(error).strip()[-300:]}"
             return outcome

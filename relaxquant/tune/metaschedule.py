@@ -17,12 +17,14 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..kernels import loop_conv2d
 from ..kernels.conv2d_metaschedule import workload
+from ..kernels.dot_choice import DotChoice
 from ..kernels.intrinsics import InstructionSet
-from ..kernels.tensor_intrin import dot_product, intrinsic
+from ..kernels.tensor_intrin import dot_products, intrinsic, uses
 from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
 from .database import FAILED_S, TuningDatabase, seconds_of
 from .devices import Devices, Outcome
+from .registers import limits
 from .space import space
 
 BATCH = 16  # schedules proposed at a time, before what they gave is known
@@ -82,11 +84,11 @@ class Search:
     ):
         self.layer, self.key, self.isa, self.database = layer, key, isa, database
         self.target = with_cores(target, threads)
-        self.module = workload(layer.spec)
-        self.arguments = loop_conv2d.arguments(layer.spec, layer.weights)
+        self.dots = DotChoice(None) if stock else dot_products(layer.spec, layer.weights, isa)
+        self.module = workload(layer.spec, self.dots)
+        self.arguments = loop_conv2d.arguments(layer.spec, layer.weights, self.dots)
         self.entry = database.workload(self.module)
-        dot = dot_product(layer.spec, layer.weights, isa)
-        self.intrinsic = "" if stock else intrinsic(isa, dot)
+        self.intrinsic = "" if stock else intrinsic(isa, self.dots)
         self.best, self.trace, self.tried = FAILED_S, "", 0
         for record in database.records(self.entry):
             self._take(record)
@@ -101,7 +103,15 @@ class Search:
 
     def _search(self, devices: Devices, trials: int, tell: Callable[[str], None]) -> None:
         start = time.perf_counter() - self._before_s
-        context = self._context(trials - self.tried)
+        # A small layer may have fewer schedules than a batch: TVM then proposes none of them.
+        for at_least in (BATCH, 1):
+            if self.tried < trials:
+                context = self._context(trials - self.tried, at_least)
+                self._measure(context, devices, start, tell)
+
+    def _measure(
+        self, context: ms.TuneContext, devices: Devices, start: float, tell: Callable[[str], None]
+    ) -> None:
         while (proposed := context.generate_measure_candidates()) is not None:
             outcomes: list[Outcome | None] = [None] * len(proposed)
             kernels = [candidate.sch.mod["main"] for candidate in proposed]
@@ -113,19 +123,19 @@ class Search:
             context.notify_runner_results(proposed, [result_of(outcome) for outcome in outcomes])
         context.post_tuning()
 
-    def _context(self, trials: int) -> ms.TuneContext:
+    def _context(self, trials: int, at_least: int = 1) -> ms.TuneContext:
         import_intrinsics()
         strategy = ms.search_strategy.EvolutionarySearch(
             population_size=POPULATION,
             init_measured_ratio=0.5,
-            init_min_unmeasured=BATCH,
+            init_min_unmeasured=at_least,
             max_fail_count=5,
             genetic_num_iters=GENERATIONS,
         )
         context = ms.TuneContext(
             self.module,
             target=self.target,
-            space_generator=space(self.intrinsic) if self.intrinsic else "post-order-apply",
+            space_generator=self._space(),
             search_strategy=strategy,
             num_threads=1,
             rand_state=1 + self.tried,  # after a resume not the same proposals again
@@ -133,6 +143,11 @@ class Search:
         model = ms.cost_model.RandomModel(seed=self.tried)
         context.pre_tuning(trials, BATCH, database=self.database.tvm, cost_model=model)
         return context
+
+    def _space(self) -> ms.SpaceGenerator | str:
+        if not self.intrinsic:
+            return "post-order-apply"
+        return space(self.intrinsic, limits(self.layer.spec, self.dots, self.isa))
 
     def _keep(self, candidate, outcome: Outcome, elapsed_s: float) -> None:
         trace = candidate.sch.trace
@@ -155,7 +170,7 @@ class Search:
         self.tried += 1
         seconds = seconds_of(record)
         trace = json.dumps(plain(record.trace.as_json()))
-        if seconds < self.best and self.intrinsic in trace:
+        if seconds < self.best and uses(trace, self.intrinsic):
             self.best, self.trace = seconds, trace
 
 

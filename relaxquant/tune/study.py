@@ -16,11 +16,13 @@ from ..executors.program import quiet_stderr
 from ..kernels import loop_conv2d
 from ..kernels.conv2d_metaschedule import replayed
 from ..kernels.conv2d_nchw_spatial_pack import spatial_pack
+from ..kernels.dot_choice import DotChoice
 from ..kernels.intrinsics import instruction_set
 from ..kernels.registry import Implementation, implement_conv2d
 from ..kernels.tensor_intrin import register_all
 from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
+from ..measure import Timings, interleaved
 from .bench import Bench
 from .database import FAILED_S, TuningDatabase
 from .device import LocalDevice
@@ -92,7 +94,7 @@ class LayerStudy:
         self.target = targets.resolve(target)
         self.isa = instruction_set(self.target)
         self.devices = Devices([LocalDevice(self.threads)], self.target)
-        self.traces: dict[str, str] = {}
+        self.found: dict[str, tuple[DotChoice, str]] = {}
 
     def search(self, name: str, trials: int) -> Curve:
         """Search by `OURS` or `STOCK` up to a number of trials."""
@@ -103,26 +105,34 @@ class LayerStudy:
         searched = Search(*setting, stock=name == STOCK)
         # TVM warns of each of its own schedules that an intrinsic does not fit.
         with quiet_stderr() if name == STOCK else contextlib.nullcontext():
-            self.traces[name] = searched.run(self.devices, trials, lambda _: None).trace
+            trace = searched.run(self.devices, trials, lambda _: None).trace
+        self.found[name] = searched.dots, trace
         lines = database.history("layer")[:trials]
         return Curve([line["elapsed_s"] for line in lines], [line["ms"] for line in lines])
 
     def ours_ms(self) -> dict[str, float]:
         """Milliseconds of our schedules, timed as a search times what it tries."""
         bench = self._bench()
-        return {
-            name: 1e3 * min(bench.checked_seconds(kernel.build(), kernel.arguments, FAILED_S))
-            for name, kernel in self._kernels().items()
-        }
+        with self.devices.alive[0].timing():
+            return {
+                name: 1e3 * min(bench.checked_seconds(kernel.build(), kernel.arguments, FAILED_S))
+                for name, kernel in self._kernels().items()
+            }
+
+    def in_turns(self, rounds: int, seed: int = 0) -> Timings:
+        """All `runners` against one another, as `relaxquant.measure.interleaved` times them."""
+        runners = self.runners()
+        with self.devices.alive[0].timing():
+            return interleaved(runners, rounds=rounds, seed=seed)
 
     def runners(self) -> dict[str, Callable[[], object]]:
         """What runs the layer once: by our schedules, and by the best of every search so far."""
         spec, bench = self.layer.spec, self._bench()
         found = {name: bench.runner(kernel) for name, kernel in self._kernels().items()}
-        arguments = loop_conv2d.arguments(spec, self.layer.weights)
-        for name, trace in self.traces.items():
+        for name, (dots, trace) in self.found.items():
             if trace:
-                found[name] = bench.runner_of(replayed(spec, trace), arguments)
+                arguments = loop_conv2d.arguments(spec, self.layer.weights, dots)
+                found[name] = bench.runner_of(replayed(spec, dots, trace), arguments)
         return found
 
     def _bench(self) -> Bench:

@@ -2,7 +2,8 @@
 //
 // A block's threads are fibers. One runs until it comes to a warp's instruction, or to its end;
 // when all 32 have come to the same one, it is executed for all, as NVIDIA's PTX ISA describes it,
-// and they go on. There is no shared memory and no barrier: the kernels have neither.
+// and they go on. Shared memory is the process's, as one block runs after the other; at a barrier a
+// thread lets all others of its block come as far.
 #include <ucontext.h>
 
 #include <cmath>
@@ -101,6 +102,9 @@ static void m16n8k32(int& d0, int& d1, int& d2, int& d3, int a0, int a1, int a2,
 static void m8n8k16(int& d0, int& d1, int a0, int b0) {
   wait_for_warp({8, 8, 16, {&d0, &d1}, {(unsigned)a0}, {(unsigned)b0}});
 }
+
+// Every fiber runs once in each pass of `run_block`, from one barrier to the next.
+static void __syncthreads() { swapcontext(&current->context, &scheduler); }
 
 static void run_fiber() {
   kernel();

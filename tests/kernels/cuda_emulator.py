@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tvm
 from tvm import tirx
+from tvm.s_tir import SBlockRealize
 
 from relaxquant.executors.cuda import exact_compiler
 from relaxquant.kernels.cuda.generate import generate
@@ -48,6 +49,7 @@ def emulate(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> d
     text = cuda_source(functions, target)
     # TVM's own header is for NVIDIA's compilers; the kernels start at the first helper or kernel.
     kernels = ASSEMBLY.sub(_instruction, text[text.index("#ifdef _WIN32") :])
+    kernels = kernels.replace("__shared__ alignas(64)", "alignas(64) static")
     entries = [_entry(name, function, kernels) for name, function in functions.items()]
     flags = ["-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-shared", "-fPIC"]
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +93,8 @@ def launches(statement: tirx.Stmt) -> list[dict[str, int]]:
     """Extents of the threads of every launch of a PrimFunc's body, in order."""
     if isinstance(statement, tirx.SeqStmt):
         return [launch for part in statement.seq for launch in launches(part)]
+    if isinstance(statement, SBlockRealize):  # the root of what was scheduled
+        return launches(statement.block.body)
     threads = {}
     while isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.THREAD_BINDING:
         threads[statement.thread_binding.thread_tag] = int(statement.extent)

@@ -20,7 +20,7 @@ from relaxquant.kernels.conv2d_metaschedule import from_trace
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.intrinsics.avx2 import AVX2
 from relaxquant.kernels.registry import implement_conv2d
-from relaxquant.kernels.tensor_intrin import dot_product, intrinsic
+from relaxquant.kernels.tensor_intrin import dot_products, intrinsic
 from relaxquant.kernels.tuned import read
 from relaxquant.lower import ConvLayer
 from relaxquant.tune import database as files
@@ -30,6 +30,7 @@ from relaxquant.tune.database import TuningDatabase
 from relaxquant.tune.device import LocalDevice
 from relaxquant.tune.devices import Devices
 from relaxquant.tune.metaschedule import Search, plain
+from relaxquant.tune.registers import Limits, innermost, limits
 from tests import waiting
 from tests.kernels import reference
 from tests.kernels.harness import RUNNABLE, build, conv_layer, run_implementation, target_of
@@ -63,7 +64,7 @@ def search(layer, folder, target_name: str = "native") -> Search:
     """A search of one layer on this machine."""
     target = target_of(target_name)
     isa = instruction_set(target)
-    intrinsic(isa, dot_product(layer.spec, layer.weights, isa))
+    intrinsic(isa, dot_products(layer.spec, layer.weights, isa))
     given = ConvLayer("layer", "shape", layer.spec, layer.weights)
     return Search(given, "key", isa, target, 1, TuningDatabase(folder))
 
@@ -83,9 +84,51 @@ def small_searches(monkeypatch):
 @pytest.mark.parametrize("target", [name for name in ("avx2", "native") if name in RUNNABLE])
 @pytest.mark.parametrize("name", LAYERS)
 def test_what_is_proposed_computes_the_layer(name, target, tmp_path):
-    """Against the NumPy model, for integers bit for bit."""
     layer = conv_layer(**LAYERS[name])
-    searched = search(layer, tmp_path, target)
+    check_proposals(layer, search(layer, tmp_path, target))
+
+
+@pytest.mark.skipif("avx2" not in RUNNABLE, reason="there are no chains without AVX2")
+@pytest.mark.parametrize(
+    "spoiled, words", [(0, "4_x_vpmaddubsw_vpmaddwd"), (1, "4_x_vpmaddubsw_vpmaddwd.else.vpmaddwd")]
+)
+def test_sums_are_chained_in_int16_where_the_weights_prove_it(spoiled, words, tmp_path):
+    """With the activations that saturate what the first weights would make of a chain."""
+    sizes = dict(channels=32, out_channels=32, size=(6, 8), padding=(1, 1, 1, 1), zero_point=9)
+    layer = conv_layer(**sizes, weight_max=16)
+    layer.weights.weight[:spoiled, 4:6, 1, 1] = 127
+    layer = replace(layer, data=np.full_like(layer.data, 255))
+    searched = search(layer, tmp_path, "avx2")
+    assert searched.intrinsic == f"relaxquant.avx2.{words}"
+    check_proposals(layer, searched)
+
+
+def test_register_tiles_that_are_tried_fit_the_registers(tmp_path):
+    searched = search(conv_layer(channels=16, out_channels=64, size=(8, 16)), tmp_path)
+    allowed = limits(searched.layer.spec, searched.dots, searched.isa)
+    tiles = [
+        innermost(candidate.sch.trace)
+        for candidate in searched._context(4).generate_measure_candidates()
+    ]
+    assert tiles
+    for image, block, row, column, vector in tiles:
+        assert allowed.allow(block * vector, image * row * column)
+    assert not allowed.allow(1, allowed.most)
+
+
+@pytest.mark.parametrize(
+    "out_channels, size, least", [(32, (1, 1), 3), (32, (11, 13), 3), (16, (1, 1), 2)]
+)
+def test_a_layer_without_a_large_tile_still_has_some(out_channels, size, least):
+    """Tiles divide each axis: of 11 x 13 pixels none is between 1 and 11."""
+    layer = conv_layer(out_channels=out_channels, size=size, kernel=(1, 1), weight_max=60)
+    found = limits(layer.spec, dot_products(layer.spec, layer.weights, AVX2), AVX2)
+    assert found == Limits(10, least)
+    assert found.allow(out_channels // AVX2.lanes, 1)
+
+
+def check_proposals(layer, searched: Search) -> None:
+    """Two proposals against the NumPy model, for integers bit for bit."""
     proposed = searched._context(2).generate_measure_candidates()
     assert len(proposed) == 2
     for candidate in proposed:
@@ -125,7 +168,7 @@ def test_the_intrinsic_is_the_dot_product_that_the_weights_allow():
     names = {}
     for weight_max in (60, 127):
         layer = conv_layer(weight_max=weight_max)
-        names[weight_max] = intrinsic(AVX2, dot_product(layer.spec, layer.weights, AVX2))
+        names[weight_max] = intrinsic(AVX2, dot_products(layer.spec, layer.weights, AVX2))
     assert "vpmaddubsw" in names[60]
     assert "vpmaddubsw" not in names[127]
     assert "vpmaddwd" in names[127]
@@ -204,13 +247,22 @@ def test_more_trials_go_on_from_there(tmp_path):
     assert elapsed == sorted(elapsed), "the seconds go on too"
 
 
+def test_a_layer_of_a_few_schedules_has_all_of_them_tried(tmp_path, monkeypatch):
+    """Of one pixel and one vector there are fewer than TVM's first population should have."""
+    monkeypatch.setattr(metaschedule, "BATCH", 16)
+    layer = conv_layer(size=(1, 1), kernel=(1, 1))
+    found = run(search(layer, tmp_path), 16)
+    assert 0 < found.tried < 16
+    assert found.trace
+
+
 KILLED = """
 import sys
 from pathlib import Path
 from tests.kernels.harness import conv_layer
 from tests.tune import test_metaschedule as t
 t.metaschedule.BATCH = 4
-t.run(t.search(conv_layer(channels=16, size=(4, 4)), Path(sys.argv[1])), 1000)
+t.run(t.search(conv_layer(out_channels=32, size=(10, 10)), Path(sys.argv[1])), 1000)
 """
 
 
@@ -223,7 +275,7 @@ def test_a_search_that_is_killed_goes_on_with_what_it_measured(tmp_path):
     )
     process.send_signal(signal.SIGKILL)
     process.wait()
-    layer = conv_layer(channels=16, size=(4, 4))
+    layer = conv_layer(out_channels=32, size=(10, 10))
     resumed = search(layer, tmp_path)
     known = resumed.tried
     assert known >= 3

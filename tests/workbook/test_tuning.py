@@ -37,6 +37,16 @@ def test_the_figure_draws_what_was_found_and_our_schedules():
     pyplot.close(figure)
 
 
+def test_the_share_that_is_searched_names_the_others():
+    network, x = make("residual")
+    share, others = tuning.searched_share(rq.frontends.from_torch(network, x))
+    assert others == "1 layer (an image)"
+    assert share == pytest.approx(229696 / 831808)  # the 7x7 layer has the rest
+    network, x = make("inverted_residual")
+    _, others = tuning.searched_share(rq.frontends.from_torch(network, x))
+    assert "(depthwise)" in others
+
+
 def test_the_layer_is_the_one_named_or_the_smallest_3x3():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x)
