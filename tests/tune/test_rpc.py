@@ -132,7 +132,7 @@ def test_two_servers_give_the_same_kind_of_result_as_this_machine(cluster, tmp_p
 
 
 def test_a_server_that_dies_is_dropped_and_the_search_goes_on(cluster, tmp_path):
-    layer = conv_layer(channels=16, size=(4, 4))
+    layer = conv_layer(out_channels=32, size=(10, 10))
     searched = search(layer, tmp_path)
     cluster.wait_for_servers()
     devices = Devices(boards(cluster.tracker, KEY, 1), searched.target)

@@ -288,3 +288,11 @@ def test_nothing_is_said_where_all_is_well(modules, tmp_path, races):
         warnings.simplefilter("error")
         tune(modules[0], tmp_path / "t.json")
         tune(modules[0], tmp_path / "t.json")
+
+
+def test_layers_with_a_faster_dot_product_in_some_places_are_others():
+    """A trace for two dot products does not fit a layer that has but the one for all weights."""
+    few, all_large = (conv_layer(channels=32, weight_max=w) for w in (16, 127))
+    few.weights.weight[0, 4:6, 1, 1] = 127
+    keys = {layer_key(layer.spec, layer.weights, AVX2) for layer in (few, all_large)}
+    assert len(keys) == 2
