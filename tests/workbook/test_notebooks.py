@@ -168,7 +168,7 @@ def test_figures_say_how_many_samples_they_show(path):
 NO_RESULT = re.compile(
     "The machine and|Limits of|Published|Which stages|The first stage|Every stage|Top-1 of fp32 and"
 )
-LABELLED_ELSEWHERE = ("08_tflite_accuracy", "10_report", "11_cuda_int8", "12_tuning")
+LABELLED_ELSEWHERE = ("08_tflite_accuracy", "10_report")
 
 
 @pytest.mark.parametrize(
