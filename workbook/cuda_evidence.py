@@ -125,8 +125,8 @@ def _times(counts: Counter, factor: int) -> Counter:
 def layer_libraries(target: str) -> dict[str, Library | str]:
     """One layer of a ResNet, `LAYER`, in every way; the reason in place of what does not compile.
 
-    Beside fp32 and the quantized layer, the integer convolution that a network with int8, int16 or
-    int32 activations would ask stock TVM for, with weights of 8 bits in the activations' type as
+    Beside fp32, fp16 and the quantized layer, the integer convolution that a network with int8,
+    int16 or int32 activations would ask stock TVM for, with weights in the activations' type as
     TVM's rules want them.
     """
     torch.manual_seed(0)
@@ -136,6 +136,7 @@ def layer_libraries(target: str) -> dict[str, Library | str]:
     int8 = rq.quantize(fp32, config)
     found: dict[str, Library | str] = {
         variants.STOCK_FP32: rq.compile(fp32, target, executor="naive"),
+        variants.STOCK_FP16: rq.compile(rq.frontends.in_half(fp32), target, executor="naive"),
         variants.NAIVE: rq.compile(int8, target, executor="naive"),
     }
     for dtype in ACTIVATIONS:

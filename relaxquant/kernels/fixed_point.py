@@ -122,8 +122,8 @@ def _doubling_high_by_halves(a, b, lanes: int):
     The last bit that is cut off rounds: below ``2**31`` it is worth ``2**30``.
     """
     high = T.call_pure_extern(f"int32x{lanes}", "__mulhi", a, b)
-    words = (T.reinterpret(f"uint32x{lanes}", vector) for vector in (a, b))
-    low = next(words) * next(words)
+    left, right = (T.reinterpret(f"uint32x{lanes}", vector) for vector in (a, b))
+    low = left * right
     last, cut = (T.shift_right(low, splat(bits, "uint32", lanes)) for bits in (31, 30))
     cut = T.bitwise_and(cut, splat(1, "uint32", lanes))
     doubled = T.shift_left(high, splat(1, "int32", lanes))

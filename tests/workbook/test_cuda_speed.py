@@ -108,7 +108,7 @@ def test_every_variant_compiles_from_what_it_needs():
     network, x = make("residual")
     fp32 = rq.frontends.from_torch(network, x, dynamic_batch=True)
     int8 = rq.quantize(fp32, rq.QConfig.best(calibrate_mode="global_scale"))
-    modules = cuda_variants.Modules(fp32, rq.frontends.in_half(fp32), int8)
+    modules = cuda_variants.Modules(fp32, int8)
     found = cuda_variants.compiled(modules, 2, "sm_80", 1)
     assert list(found) == list(cuda_variants.VARIANTS)
     used = {record.schedule for record in found[cuda_variants.DP4A].kernels if record.macs}
