@@ -166,8 +166,8 @@ def test_figures_say_how_many_samples_they_show(path):
 # Captions of what shows no network's result, or whose lines label their networks by themselves, as
 # those of 10_report do. A .tflite file, of 08, is never random.
 NO_RESULT = re.compile(
-    "The machine and|Limits of|Published|Which stages|The first stage|Every stage|Top-1 of fp32 and|"
-    "One layer, |The first words of|What a warp.s tile"
+    "The machine and|Limits of|Published|Which stages|The first stage|Every stage|Top-1 of fp32 and"
+    "|One layer, |The first words of|What a warp.s tile"
 )
 LABELLED_ELSEWHERE = ("08_tflite_accuracy", "10_report")
 
