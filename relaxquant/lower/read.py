@@ -144,8 +144,21 @@ class Reader:
     def _leave_to_tvm(self, var, call, reason: str) -> Value:
         inputs: list[Value] = []
         collect_values([self.lookup(arg) for arg in call.args], inputs)
+        inputs = [self._transposed(value) for value in inputs]
         output = Value(var.name, shape_of(var), dtype_of(var), foreign=True)
         return self.add("tvm", inputs, output, call=call, reason=reason)
+
+    def _transposed(self, value: Value) -> Value:
+        """What TVM's operators read of a value; a view of the caller's integers is made real.
+
+        No kernel does it for them: those that convert for TVM give floats.
+        """
+        if not value.channels_last or value.dtype == "float32":
+            return value
+        view = self.defined_by[value]
+        output = Value(f"{value.name}_transposed", value.shape, value.dtype, foreign=True)
+        reason = "permute_dims of integers that TVM reads"
+        return self.add("tvm", view.inputs, output, call=view.call, reason=reason)
 
     def add(self, op: str, inputs: list[Value], output: Value, **fields) -> Value:
         """Append a node and return its output."""

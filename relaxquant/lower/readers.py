@@ -116,7 +116,7 @@ def permute_dims(reader: Reader, var, call) -> Value:
         if known not in reader.inputs or known.dtype not in AT_INTERFACE:
             raise Unsupported("permute_dims of something else than an input")
         output = Value(var.name, shape_of(var), known.dtype, foreign=True, channels_last=True)
-        return reader.add("view", [known], output)
+        return reader.add("view", [known], output, call=call)
     data = reader.value(call.args[0], rank=4)
     if var in reader.returned:
         return reader.store(data, var.name, dtype_of(var), channels_last=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tvm import relax
+from tvm.relax import op as R
 
 import relaxquant as rq
-from relaxquant.lower import lower
+from relaxquant.lower import lower, simulate
 from tests.lower.test_lowering import quantized
 from tests.networks import make
 
@@ -60,3 +62,19 @@ def test_a_symbolic_batch_in_nhwc():
     for batch in (1, 2):
         expected = network(x[:batch]).detach().numpy()
         np.testing.assert_allclose(library(x[:batch]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_tvm_reads_the_callers_integers_transposed(dtype):
+    """A cube, whose shape does not tell that its axes were left as they lie."""
+    x = relax.Var("x", relax.TensorType((1, 6, 6, 6), dtype))
+    bb = relax.BlockBuilder()
+    with bb.function("main", [x]):
+        with bb.dataflow():
+            first = bb.emit(R.permute_dims(x, (0, 3, 1, 2)))
+            y = bb.emit_output(R.astype(first, "float32"))
+        bb.emit_func_output(y)
+    data = np.arange(216).reshape(1, 6, 6, 6).astype(dtype)
+    expected = data.transpose(0, 3, 1, 2).astype(np.float32)
+    for module in (bb.get(), simulate(bb.get())):
+        np.testing.assert_array_equal(rq.compile(module, cache=False)(data), expected)
