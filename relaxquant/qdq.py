@@ -20,6 +20,7 @@ from tvm import relax
 from tvm.ir import GenericConst, Op
 from tvm.relax import op as R
 
+QUANTIZE, DEQUANTIZE = Op.get("relax.quantize"), Op.get("relax.dequantize")
 TO_EVEN = "TOEVEN"
 CLOSE = 1e-5  # relative; what 1 / s in float32 is off by is less
 

@@ -13,8 +13,7 @@ from tvm import relax
 from ..errors import ModelError
 from ..lower.read import main_of
 from ..parts import joined
-
-_QUANTIZED = {tvm.ir.Op.get(f"relax.{name}") for name in ("quantize", "dequantize")}
+from ..qdq import DEQUANTIZE, QUANTIZE
 
 
 def in_half(module: tvm.IRModule) -> tvm.IRModule:
@@ -25,15 +24,24 @@ def in_half(module: tvm.IRModule) -> tvm.IRModule:
     module : tvm.IRModule
         fp32 Relax.
 
+    Returns
+    -------
+    tvm.IRModule
+        Its inputs and outputs stay float32.
+
     Raises
     ------
     ModelError
         If the module is quantized.
+
+    Notes
+    -----
+    TVM's ``src/relax/transform/to_mixed_precision.cc``.
     """
     module = joined(module)
     blocks = main_of(module).body.blocks
     calls = [binding.value for block in blocks for binding in block.bindings]
-    if any(isinstance(call, relax.Call) and call.op in _QUANTIZED for call in calls):
+    if any(isinstance(call, relax.Call) and call.op in (QUANTIZE, DEQUANTIZE) for call in calls):
         raise ModelError("a quantized module does not become float16: pass the fp32 one")
     passes = [
         relax.transform.ToMixedPrecision("float32"),

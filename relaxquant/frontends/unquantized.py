@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.ir import GenericConst, Op
+from tvm.ir import GenericConst
 from tvm.relax import op as R
 
 from ..lower.read import QuantizedConstant, main_of
 from ..parts import joined
-
-QUANTIZE, DEQUANTIZE = Op.get("relax.quantize"), Op.get("relax.dequantize")
+from ..qdq import DEQUANTIZE, QUANTIZE
 
 
 def without_quantization(module: tvm.IRModule) -> tvm.IRModule:

@@ -11,6 +11,7 @@ from tvm import relax
 
 from ..lower.read import main_of
 from ..parts import joined
+from ..qdq import QUANTIZE
 
 
 def quantized_activations(module: tvm.IRModule) -> list[str]:
@@ -45,12 +46,11 @@ def with_activations(module: tvm.IRModule, names: list[str]) -> tvm.IRModule:
 
 
 def _quantized(function: relax.Function) -> list[relax.Var]:
-    quantize = tvm.ir.Op.get("relax.quantize")
     return [
         binding.var
         for block in function.body.blocks
         for binding in block.bindings
-        if isinstance(binding.value, relax.Call) and binding.value.op == quantize
+        if isinstance(binding.value, relax.Call) and binding.value.op == QUANTIZE
     ]
 
 

@@ -12,8 +12,7 @@ from tvm import relax
 from tvm.relax import op as R
 
 from ..errors import ModelError
-
-QUANTIZE, DEQUANTIZE = (tvm.ir.Op.get(f"relax.{name}") for name in ("quantize", "dequantize"))
+from ..qdq import DEQUANTIZE, QUANTIZE
 
 
 def fake_quantized(bb: relax.BlockBuilder, call: relax.Call, name: str) -> relax.Expr:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import tvm
 
 from ..kernels.fixed_point import TFLITE
 from ..kernels.rounding import TO_EVEN
 from ..kernels.spec import Window
 from ..parts import read_sum
-from ..qdq import read_rounding
+from ..qdq import QUANTIZE, read_rounding
 from .graph import Node, Value
 from .read import (
     QuantizedConstant,
@@ -27,7 +26,6 @@ from .unary import function_table
 
 BITS = {"int8": 8, "int16": 16}
 CONSTANTS = ("int8", "uint8", "int16", "int32")  # of weights, and of biases
-QUANTIZE = tvm.ir.Op.get("relax.quantize")
 AT_INTERFACE = ("float32", "int8", "uint8")  # what images callers give and take
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
