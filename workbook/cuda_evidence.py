@@ -17,8 +17,8 @@ from tvm import relax
 from tvm.relax import op as R
 
 import relaxquant as rq
+from relaxquant.executors.launches import function_of
 from relaxquant.inspect.classes import DP4A, MMA
-from relaxquant.inspect.cuda_code import KERNEL
 from relaxquant.inspect.cuda_work import (
     CONVERSION,
     FLOAT_MULTIPLY,
@@ -57,7 +57,7 @@ def kernel_lines(library: Library, most: int = 24) -> list[dict[str, Any]]:
 def _kernel_line(library: Library, work: KernelWork) -> dict[str, Any]:
     launch, hot = library.launches[work.name], work.hottest
     return {
-        "kernel": work.name.rpartition(KERNEL)[0],
+        "kernel": function_of(work.name),
         "calls": _calls(library, work),
         "blocks x threads": f"{launch.blocks} x {launch.threads}",
         "passes": hot.times,
@@ -100,7 +100,7 @@ def _with(library: Library, works, word: str) -> int:
 
 
 def _calls(library: Library, work: KernelWork) -> int:
-    return library.calls[work.name.rpartition(KERNEL)[0]]
+    return library.calls[function_of(work.name)]
 
 
 def _all_threads(library: Library, work: KernelWork) -> Counter:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from relaxquant.executors.launches import kernel_of
 from relaxquant.inspect.cuda_work import LOAD_BYTES, STORE_BYTES, kernel_work
 from relaxquant.inspect.roofline import layer_bytes
 from relaxquant.lower import conv_layers
@@ -81,7 +82,7 @@ def _bounds(library: Library, module, batch: int, limit: dict[str, float]) -> It
     for record, layer in zip(records, conv_layers(module), strict=True):
         if record.schedule != "cuda_mma":
             continue
-        kernel = f"{record.name}_kernel"
+        kernel = kernel_of(record.name)
         launch, work = library.launches[kernel], works[kernel]
         threads = launch.blocks * launch.threads
         asked = (work.counts[LOAD_BYTES] + work.counts[STORE_BYTES]) * threads

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from relaxquant.inspect import cuda
+import relaxquant as rq
+from relaxquant.executors.launches import kernel_of
+from relaxquant.inspect.classes import DP4A, MMA
+from relaxquant.inspect.cuda_work import kernel_work
 from relaxquant.kernels.cuda.conv2d_mma import pack_fragments
 from relaxquant.kernels.pack import pack_conv
 from relaxquant.kernels.spec import ConvSpec, TensorSpec
@@ -16,13 +19,12 @@ if TYPE_CHECKING:
     from relaxquant import Library
     from workbook.context import Run
 
-INSTRUCTIONS = ("dp4a", "mma.sync")
 PERCENT = 100
 
 
 def layer_lines(library: Library) -> list[dict[str, Any]]:
     """A line a distinct layer that multiplies: its kernel's schedule and integer products."""
-    found = cuda.integer_products(library.source("cuda"))
+    works = kernel_work(library.source("cuda"))
     lines: dict[str, dict[str, Any]] = {}
     for record in library.kernels:
         if not record.macs:
@@ -30,22 +32,18 @@ def layer_lines(library: Library) -> list[dict[str, Any]]:
         line = lines.setdefault(record.name, {"layer": record.shape, "times": 0})
         line["times"] += 1
         line |= {"schedule": record.schedule, "layout": record.layout, "tile": record.tile}
-        counts = found[f"{record.name}_kernel"]
-        lines[record.name] = line | {word: counts[word] for word in INSTRUCTIONS}
+        written = works[kernel_of(record.name)].written
+        lines[record.name] = line | {word: written[word] for word in (DP4A, MMA)}
     return list(lines.values())
 
 
 def integer_share(library: Library) -> float:
-    """Part of the multiply-accumulates, in %, that are of kernels with integer products."""
-    found = cuda.integer_products(library.source("cuda"))
-    macs = {True: 0, False: 0}
-    for record in library.kernels:
-        macs[bool(found.get(f"{record.name}_kernel"))] += record.macs
-    return PERCENT * macs[True] / sum(macs.values())
+    """Part of the multiply-accumulates, in %, that are executed in integers: `relaxquant.proof`."""
+    return PERCENT * rq.proof(library).integer_share
 
 
 def keep(run: Run, libraries: Mapping[str, Library], common: Mapping[str, Any]) -> None:
-    """Record the share of multiply-accumulates in kernels with integer products, one by executor.
+    """Record the share of multiply-accumulates that are executed in integers, one by executor.
 
     Parameters
     ----------

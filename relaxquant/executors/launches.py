@@ -12,6 +12,8 @@ from tvm import tirx
 from tvm.ir.prim import IntImm
 from tvm.s_tir.stmt import SBlockRealize
 
+_KERNEL = "_kernel"  # between a function's name and the number of its launch
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -32,9 +34,18 @@ def launches_of(functions: Mapping[str, tirx.PrimFunc]) -> dict[str, Launch]:
     found = {}
     for name, function in functions.items():
         for index, statement in enumerate(_launching(function.body)):
-            kernel = f"{name}_kernel" + (f"_{index}" if index else "")
-            found[kernel] = _launch(statement)
+            found[kernel_of(name, index)] = _launch(statement)
     return found
+
+
+def kernel_of(function: str, launch: int = 0) -> str:
+    """Name in the CUDA text of what a function launches first, or after that."""
+    return f"{function}{_KERNEL}" + (f"_{launch}" if launch else "")
+
+
+def function_of(kernel: str) -> str:
+    """Name of the function that launches a kernel of the CUDA text."""
+    return kernel.rpartition(_KERNEL)[0]
 
 
 def prim_funcs(module: tvm.IRModule) -> dict[str, tirx.PrimFunc]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from ..executors.cuda import CudaLibrary
+from ..executors.launches import function_of
 from .classes import DP4A, MMA, MULTIPLY_ADD
 from .cuda_work import KernelWork, kernel_work
-
-KERNEL = "_kernel"  # between a function's name and the number of its launch
 
 
 class CudaCode:
@@ -29,7 +28,7 @@ class CudaCode:
         self.launches = library.launches
         self.kernels: dict[str, list[KernelWork]] = defaultdict(list)
         for name, work in kernel_work(library.source("cuda")).items():
-            self.kernels[name.rpartition(KERNEL)[0]].append(work)
+            self.kernels[function_of(name)].append(work)
         self.names = set(self.kernels)
 
     def executed(self, name: str) -> tuple[dict[str, int], bool]:

@@ -18,9 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import cuda_lines as lines
-from .classes import DP4A as DP4A_WORD
-from .classes import MMA as MMA_WORD
-from .cuda import DP4A, KERNEL, device_functions
+from .classes import DP4A, MMA
 from .cuda_sums import VectorSums
 
 LOAD, STORE, LOAD_BYTES, STORE_BYTES = "loads", "stores", "bytes loaded", "bytes stored"
@@ -36,6 +34,9 @@ PRECISIONS = {
 }
 WMMA_MACS = 16 * 16 * 16 // lines.WARP  # the one shape that TVM's rules ask of this function
 
+_KERNEL = re.compile(r'extern "C" __global__ [^;{]*?(\w+)\([^)]*\) \{')
+_FUNCTION = re.compile(r"__device__ void (\w+)\(")
+_DP4A = re.compile(r"\b__dp4a\(")
 _LAUNCH = re.compile(r"__launch_bounds__\((\d+)\)")
 _PARAMETER = re.compile(r"((?:(?:const|unsigned|signed) )*\w+)\* __restrict__ (\w+)")
 _WMMA = re.compile(r"\bmma_sync\(\w+\[.*?\], (\w+)\[")
@@ -90,6 +91,11 @@ class KernelWork:
         return _weighed((each.counts, each.times) for each in self.passes)
 
     @property
+    def written(self) -> Counter:
+        """Of the text, whatever loops are around: each statement once."""
+        return _weighed((each.counts, 1) for each in self.passes)
+
+    @property
     def macs(self) -> Counter:
         """Multiply-accumulates of a thread by precision."""
         return _weighed((each.macs, each.times) for each in self.passes)
@@ -118,14 +124,20 @@ def kernel_work(text: str) -> dict[str, KernelWork]:
     text : str
         ``lib.source("cuda")``.
     """
-    found = {name: lines.matrix_products(body) for name, body in device_functions(text).items()}
-    helpers = {name: each for name, each in found.items() if each[0]}
-    parts = KERNEL.split(text)
-    heads = [match[0] for match in KERNEL.finditer(text)]
+    parts = _KERNEL.split(text)
+    heads = [match[0] for match in _KERNEL.finditer(text)]
+    helpers = _functions_with_products(parts[0])
     return {
         name: _Reader(name, head, helpers).read(body)
         for name, head, body in zip(parts[1::2], heads, parts[2::2], strict=True)
     }
+
+
+def _functions_with_products(text: str) -> dict[str, tuple[int, Counter]]:
+    """Functions that kernels call to have matrices multiplied, and `lines.matrix_products`."""
+    parts = _FUNCTION.split(text)
+    found = zip(parts[1::2], map(lines.matrix_products, parts[2::2]), strict=True)
+    return {name: products for name, products in found if products[0]}
 
 
 class _Reader:
@@ -200,15 +212,15 @@ class _Reader:
         around.counts[CONVERSION] += lines.conversions(plain)
         if self.types.get(target) in lines.FLOATS:
             around.counts[FLOAT_MULTIPLY] += lines.products(plain)
-        around.counts[DP4A_WORD] += len(DP4A.findall(line))
-        around.counts[MMA_WORD] += lines.matrix_products(line)[0] + len(_WMMA.findall(line))
-        around.counts[MMA_WORD] += sum(count for count, _ in self._called(line))
+        around.counts[DP4A] += len(_DP4A.findall(line))
+        around.counts[MMA] += lines.matrix_products(line)[0] + len(_WMMA.findall(line))
+        around.counts[MMA] += sum(count for count, _ in self._called(line))
 
     def _called(self, line: str) -> list[tuple[int, Counter]]:
         return [found for name, found in self.helpers.items() if f"{name}(" in line]
 
     def _macs(self, line: str) -> Counter:
-        found = Counter(int8=4 * len(DP4A.findall(line)))
+        found = Counter(int8=4 * len(_DP4A.findall(line)))
         for _, products in [*self._called(line), lines.matrix_products(line)]:
             found.update(products)
         for fragment in _WMMA.findall(line):

@@ -10,7 +10,9 @@ from tvm import relax
 import relaxquant as rq
 from relaxquant import target as targets
 from relaxquant.executors import cuda
-from relaxquant.inspect.cuda import integer_products
+from relaxquant.executors.launches import kernel_of
+from relaxquant.inspect.classes import DP4A, MMA
+from relaxquant.inspect.cuda_work import kernel_work
 from relaxquant.lower import lower
 from tests.kernels.cuda_emulator import emulate, needs_compiler
 from tests.networks import make
@@ -104,21 +106,22 @@ def test_a_gpu_computes_what_a_cpu_does(name, executor):
 
 
 def test_every_convolution_has_its_instruction_in_its_own_kernel(library):
-    found = integer_products(library.source("cuda"))
+    works = kernel_work(library.source("cuda"))
     layers = [record for record in library.kernels if record.macs]
     assert len(layers) == 5
     for record in layers:
-        (instruction,) = found[f"{record.name}_kernel"]
+        written = works[kernel_of(record.name)].written
+        (instruction,) = (word for word in (DP4A, MMA) if written[word])
         assert record.instructions.startswith(instruction)
-        assert {"dp4a": "cuda_dp4a", "mma.sync": "cuda_mma"}[instruction] == record.schedule
+        assert {DP4A: "cuda_dp4a", MMA: "cuda_mma"}[instruction] == record.schedule
     assert "mma.sync.aligned.m16n8k32" in library.source("cuda")
 
 
 def test_stock_tvm_has_no_integer_products(residual):
     stock = rq.compile(residual[0], target="sm_80", executor="naive")
-    found = integer_products(stock.source("cuda"))
-    assert sum("conv2d" in name for name in found) == 4
-    assert not any(found.values())
+    works = kernel_work(stock.source("cuda"))
+    assert sum("conv2d" in name for name in works) == 4
+    assert not any(work.written[word] for work in works.values() for word in (DP4A, MMA))
     assert all(record.precision == "fp32" for record in stock.kernels)
 
 
@@ -137,12 +140,12 @@ def test_the_proof_reads_the_text_of_cuda(library, residual):
 
 def test_every_kernel_is_launched_with_blocks_and_threads(library, residual):
     for each in (library, rq.compile(residual[0], target="sm_80", executor="naive")):
-        found = integer_products(each.source("cuda"))
+        found = kernel_work(each.source("cuda"))
         assert each.launches.keys() == found.keys()
         assert all(launch.blocks >= 1 <= launch.threads for launch in each.launches.values())
-        assert {f"{name}_kernel" for name in each.calls} <= found.keys()
+        assert set(map(kernel_of, each.calls)) <= found.keys()
     conv = next(record for record in library.kernels if record.schedule == "cuda_mma")
-    assert library.launches[f"{conv.name}_kernel"].threads == 128
+    assert library.launches[kernel_of(conv.name)].threads == 128
 
 
 def test_a_symbolic_batch_leaves_the_blocks_open():
@@ -247,4 +250,4 @@ def test_the_batch_may_be_symbolic():
         "dp4a",
         "mma.sync.m16n8k32",
     }
-    assert len(integer_products(library.source("cuda"))) >= 8
+    assert len(kernel_work(library.source("cuda"))) >= 8

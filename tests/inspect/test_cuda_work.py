@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from relaxquant.inspect.classes import DP4A, MMA
 from relaxquant.inspect.cuda_work import kernel_work
 
 HEAD = 'extern "C" __global__ void __launch_bounds__(128) '
@@ -128,3 +129,31 @@ def test_warps_share_their_products_and_unknown_loops_count_once():
 
 def test_a_text_without_kernels_has_none():
     assert kernel_work("#include <cuda.h>") == {}
+
+
+CALLS = """
+static int __dp4a(unsigned a, int b, int c) { return c; }
+__forceinline__ __device__ void twice(int* sums) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32" : "+r"(sums[0]));
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32" : "+r"(sums[1]));
+}
+extern "C" __global__ void __launch_bounds__(128) first_kernel(int* __restrict__ a);
+extern "C" __global__ void __launch_bounds__(128) first_kernel(int* __restrict__ a) {
+  twice(a);
+  for (int i = 0; i < 2; ++i) { twice(a); }
+}
+extern "C" __global__ void __launch_bounds__(64) second_kernel(int* a, float* b) {
+  a[0] = __dp4a(a[1], a[2], a[0]);
+}
+extern "C" __global__ void third(float* b) {
+  b[0] = b[1] * b[2];
+}
+"""
+
+
+def test_instructions_are_counted_through_the_functions_that_a_kernel_calls():
+    found = {name: work.written for name, work in kernel_work(CALLS).items()}
+    assert list(found) == ["first_kernel", "second_kernel", "third"]
+    assert {word: found["first_kernel"][word] for word in (DP4A, MMA)} == {DP4A: 0, MMA: 4}
+    assert {word: found["second_kernel"][word] for word in (DP4A, MMA)} == {DP4A: 1, MMA: 0}
+    assert not found["third"][DP4A] and not found["third"][MMA]

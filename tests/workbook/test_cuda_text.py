@@ -32,7 +32,7 @@ def test_stock_has_no_integer_products_and_ours_nothing_else(libraries):
 def test_a_line_for_every_distinct_layer(libraries):
     lines = cuda_text.layer_lines(libraries["ours"])
     assert sum(line["times"] for line in lines) == 5
-    assert all(line["dp4a"] or line["mma.sync"] for line in lines)
+    assert all(line["dp4a"] or line["mma"] for line in lines)
 
 
 def test_shares_are_kept(libraries):
