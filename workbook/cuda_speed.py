@@ -35,7 +35,7 @@ def checker(fp32: np.ndarray, int8: np.ndarray) -> Callable[[str, Any], None]:
     """
 
     def check(name: str, output: Any) -> None:
-        got = cuda_variants.arrays(output)
+        got = cuda_variants.as_array(output)
         precision = cuda_variants.columns(name)["precision"]
         if name in EXACT:
             if not np.allclose(got, int8, rtol=1e-5, atol=1e-6):
@@ -118,7 +118,7 @@ def callables(
     """All variants as functions from NumPy to NumPy."""
 
     def whole(prepare: Callable) -> Callable:
-        return lambda x: cuda_variants.arrays(prepare(x)())
+        return lambda x: cuda_variants.as_array(prepare(x)())
 
     return dict(libraries) | {name: whole(prepare) for name, prepare in other.items()}
 

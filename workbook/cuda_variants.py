@@ -6,6 +6,7 @@ PyTorch's backend for it, where they are installed and see the GPU.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,8 +185,6 @@ def _on_tensorrt(net: Network, x: np.ndarray) -> Callable:
 
 
 def _copied(net: Network):
-    import copy
-
     return copy.deepcopy(net.model).eval()
 
 
@@ -203,7 +202,7 @@ def _runner(model: Any, x: np.ndarray, dtype: Any) -> Callable:
     return run
 
 
-def arrays(output: Any) -> np.ndarray:
+def as_array(output: Any) -> np.ndarray:
     """An output that lies on the GPU, TVM's or PyTorch's, as float32."""
     found = output.numpy() if not hasattr(output, "cpu") else output.float().cpu().numpy()
     return np.asarray(found, np.float32)

@@ -23,6 +23,7 @@ from tvm import tirx
 from tvm.s_tir import SBlockRealize
 
 from relaxquant.executors.cuda import exact_compiler
+from relaxquant.executors.launches import kernel_of
 from relaxquant.kernels.cuda.generate import generate
 
 HEADER = Path(__file__).with_suffix(".h")
@@ -75,7 +76,7 @@ def _entry(name: str, function: tirx.PrimFunc, text: str) -> str:
     positions = {f"{parameter.name}_ptr": i for i, parameter in enumerate(function.params)}
     lines = []
     for i, threads in enumerate(launches(function.body)):
-        kernel = f"{name}_kernel" + (f"_{i}" if i else "")
+        kernel = kernel_of(name, i)
         signature = re.search(rf"\b{kernel}\(([^)]*)\) {{", text)[1]
         arguments = []
         for parameter in signature.split(", "):
