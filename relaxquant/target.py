@@ -92,7 +92,12 @@ def _gpu(target: str | dict | tvm.target.Target) -> tvm.target.Target | None:
 def _arch_here() -> str:
     """Compute capability of this machine's GPU; sm_80 without one."""
     device = tvm.cuda(0)
-    return f"sm_{device.compute_version.replace('.', '')}" if device.exist else "sm_80"
+    return arch_of(device) if device.exist else "sm_80"
+
+
+def arch_of(device: tvm.runtime.Device) -> str:
+    """Compute capability of a GPU that is there, as a target's ``arch``."""
+    return f"sm_{device.compute_version.replace('.', '')}"
 
 
 def is_cuda(target: tvm.target.Target) -> bool:

@@ -20,9 +20,11 @@ from .intrinsics import DotProduct, InstructionSet
 from .loop_conv2d import either_way
 from .pack import pack_conv
 from .spec import ConvSpec, ConvWeights
-from .tir import BLOCK, T, lanes_at, prim_func, store
+from .tir import BLOCK, CUDA, T, lanes_at, prim_func, store
+from .tvm_intrinsics import import_intrinsics
 
 FOUR = 4
+DP4A = "dp4a_u8s8s32"  # TVM's own, for CUDA
 
 
 def dot_products(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> DotChoice:
@@ -32,7 +34,10 @@ def dot_products(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> D
 
 
 def intrinsic(isa: InstructionSet, dots: DotChoice) -> str:
-    """Name of the tensor intrinsic, which is registered with TVM."""
+    """Name of the tensor intrinsic, which is registered with TVM; empty for fp32 on a GPU."""
+    if isa.machine == CUDA:
+        import_intrinsics()
+        return DP4A if dots.everywhere else ""
     words = [re.sub(r"\W+", "_", dot.name) for dot in (dots.often, dots.everywhere) if dot]
     name = f"relaxquant.{isa.name}.{'.else.'.join(words) or 'multiply_add'}"
     _register(name, isa.lanes, dots.everywhere, dots.often)

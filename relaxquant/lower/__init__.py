@@ -73,15 +73,22 @@ class ConvLayer:
     weights: ConvWeights
 
 
-def conv_layers(module: tvm.IRModule) -> list[ConvLayer]:
+def conv_layers(module: tvm.IRModule, machine: str = CPU) -> list[ConvLayer]:
     """The layers of a module that a schedule is chosen for by ``"auto"``, in order.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        As for `lower`; its batch must be known.
+    machine : str
+        ``"cpu"`` or ``"cuda"``: images lie otherwise in the memory of either.
 
     Raises
     ------
     ModelError
         As `lower`.
     """
-    _, graph = prepared(module, AUTO)
+    _, graph = prepared(module, AUTO, halos=machine == CPU)
     batch = graph.inputs[0].shape[0]
     return [
         ConvLayer(node.label, shape_text(node), conv_spec(node, batch), conv_weights(node))

@@ -15,7 +15,6 @@ from ..kernels.cuda import bind
 from ..kernels.fixed_point import FLOAT, TFLITE
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
-from ..kernels.tir import CUDA
 from ..kernels.tuned import Tuned
 from ..kernels.weight_bits import bits_of
 from ..recent import Recent
@@ -107,9 +106,7 @@ class Emitter:
 
     def _function(self, node: Node, implementation: Implementation):
         if implementation.key not in self.functions:
-            build = implementation.build
-            if self.isa.machine == CUDA:
-                build = partial(bind.emit, build)
+            build = partial(bind.for_machine, implementation.build, self.isa.machine)
             function = PRIM_FUNCS.get((implementation.key, self.isa), build)
             name = _function_name(node, implementation, function)
             self.functions[implementation.key] = self.builder.add_func(function, name)

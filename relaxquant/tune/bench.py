@@ -13,6 +13,7 @@ import tvm
 
 from ..errors import RelaxQuantError
 from ..kernels.conv2d_reference import plain_loops
+from ..kernels.cuda.bind import for_machine
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.registry import Implementation
 from ..kernels.spec import ConvSpec, ConvWeights, TensorSpec
@@ -32,7 +33,7 @@ class Bench:
 
     Parameters
     ----------
-    device : LocalDevice or Board
+    device : LocalDevice, LocalGpu or Board
         Where kernels run.
     spec, weights : ConvSpec, ConvWeights
         The layer; its batch must be known.
@@ -50,7 +51,7 @@ class Bench:
         isa: InstructionSet,
         target: tvm.target.Target,
     ):
-        self.device, self.spec, self.target = device, spec, target
+        self.device, self.spec, self.target, self.machine = device, spec, target, isa.machine
         rng = np.random.default_rng(0)
         tensors = [spec.data, spec.epilogue.residual]
         self.activations = [random_activations(rng, t, spec.batch) for t in tensors if t]
@@ -61,11 +62,13 @@ class Bench:
 
     def runner(self, implementation: Implementation) -> Callable[[], object]:
         """What runs a kernel once, as `race.race` times it."""
-        return self.runner_of(implementation.build(), implementation.arguments)
+        return self.runner_of(implementation.build, implementation.arguments)
 
-    def runner_of(self, function: tvm.tirx.PrimFunc, arguments: list) -> Callable[[], object]:
-        """The same for a kernel and its arguments, as `Implementation.arguments`."""
-        return self.device.timed(*self._prepared(function, arguments))
+    def runner_of(
+        self, build: Callable[[], tvm.tirx.PrimFunc], arguments: list
+    ) -> Callable[[], object]:
+        """The same for what builds a kernel, and its arguments, as of an `Implementation`."""
+        return self.device.timed(*self._prepared(for_machine(build, self.machine), arguments))
 
     def checked_seconds(
         self, function: tvm.tirx.PrimFunc, arguments: list, best: float
@@ -89,7 +92,7 @@ class Bench:
         module, arguments = self._prepared(function, arguments)
         expected = self._expected_output()
         self._check(module, arguments, expected)
-        device = self.device.cpu
+        device = self.device.tvm
         once = module.time_evaluator("main", device, number=1, repeat=1)(*arguments).mean
         if once > NOT_WORTH * best:
             return [float(once)]
@@ -112,16 +115,15 @@ class Bench:
     def _expected_output(self) -> np.ndarray:
         if self._expected is None:
             kernel = self._reference
-            module, arguments = self._prepared(kernel.build(), kernel.arguments)
+            function = for_machine(kernel.build, self.machine)
+            module, arguments = self._prepared(function, kernel.arguments)
             module["main"](*arguments)
             self._expected = self.output.numpy()
         return self._expected
 
     def _prepared(self, function: tvm.tirx.PrimFunc, arguments: list) -> tuple:
         """A kernel on the device, and its arguments there with the output."""
-        function = function.with_attr("global_symbol", "main")
-        built = tvm.tirx.build(tvm.IRModule({"main": function}), target=self.target)
-        module = self.device.load(built, self.target)
+        module = self.device.load(function, self.target)
         return module, [*(self._argument(argument) for argument in arguments), self.output]
 
     def _argument(self, argument: np.ndarray | int):
@@ -132,7 +134,7 @@ class Bench:
         return self._constants[id(array)][0]
 
     def _to_device(self, array: np.ndarray):
-        return tvm.runtime.tensor(array, self.device.cpu)
+        return tvm.runtime.tensor(array, self.device.tvm)
 
 
 def random_activations(rng, tensor: TensorSpec, batch: int) -> np.ndarray:

@@ -1,23 +1,57 @@
-"""Where kernels are run and timed while tuning: this machine, or a board behind TVM's RPC."""
+"""Where kernels are run and timed while tuning: this machine's CPU or GPU; see also `board`."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
-import numpy as np
 import tvm
-from tvm.support import cc
 
 from .. import target as targets
+from ..errors import TargetError
 from ..executors import threads as pool
-from ..executors.program import quiet_stderr
+from ..executors.cuda import exact_compiler
+from ..kernels.cuda.generate import generate
+from ..kernels.intrinsics import InstructionSet
+from ..measure.machine import short_name
 
 
-class LocalDevice:
-    """This process.
+class _Local:
+    """What runs kernels in this process.
+
+    Attributes
+    ----------
+    name : str
+        For messages and records.
+    is_here : bool
+        Whether kernels run in this process: then its own thread has to call them.
+    machine : str
+        The processor.
+    tvm : tvm.runtime.Device
+        Where tensors lie.
+    """
+
+    name: str
+    is_here = True
+    machine: str
+    tvm: tvm.runtime.Device
+
+    def load(self, function: tvm.tirx.PrimFunc, target: tvm.target.Target):
+        """A kernel as a module to call, whose function is ``main``."""
+        executable = built(function, target)
+        return executable.mod if hasattr(executable, "mod") else executable
+
+    def is_alive(self) -> bool:
+        """Whether anything can still be run there."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class LocalDevice(_Local):
+    """This machine's CPU.
 
     Parameters
     ----------
@@ -29,80 +63,105 @@ class LocalDevice:
 
     def __init__(self, threads: int):
         pool.use(threads)
-        self.threads, self.cpu = threads, tvm.cpu()
+        self.threads, self.machine, self.tvm = threads, short_name(), tvm.cpu()
 
     def timing(self) -> contextlib.AbstractContextManager:
         """While kernels are timed there."""
         return pool.bound(self.threads)
-
-    def load(self, built: tvm.runtime.Executable, _target: tvm.target.Target):
-        """The kernel ``main`` of a built module as a module to call."""
-        return built.mod if hasattr(built, "mod") else built
 
     def timed(self, module, arguments: list) -> Callable[[], object]:
         """A function that runs the kernel once; whoever calls it looks at the clock."""
         kernel = module["main"]
         return lambda: kernel(*arguments)
 
-    def is_alive(self) -> bool:
-        """Whether anything can still be run there."""
-        return True
 
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class Board:
-    """A session with an RPC server.
+class LocalGpu(_Local):
+    """This machine's GPU.
 
     Parameters
     ----------
-    name : str
-        For messages.
-    session : tvm.rpc.RPCSession
-        From the tracker.
-    threads : int
-        Of TVM's pool on the board.
+    target : tvm.target.Target
+        A CUDA target.
+
+    Raises
+    ------
+    TargetError
+        If there is no CUDA device, or it is of another compute capability.
     """
 
-    def __init__(self, name: str, session: tvm.rpc.RPCSession, threads: int):
-        self.name, self.session = name, session
-        session.get_function("runtime.config_threadpool")(pool.BIG_CORES, threads)
-        self.cpu = session.cpu()
-        self._count = 0
+    name = "this machine's GPU"
+
+    def __init__(self, target: tvm.target.Target):
+        self.tvm = tvm.cuda(0)
+        asked = str(target.attrs["arch"])
+        if not self.tvm.exist:
+            raise TargetError(
+                f"there is no CUDA device here to tune for {asked} on: tune where there is one, or "
+                "give runner='rpc' and the tracker of servers that have one"
+            )
+        found = targets.arch_of(self.tvm)
+        if asked != found:
+            raise TargetError(
+                f"what is compiled for {asked} cannot be timed on this GPU, which is {found}: tune "
+                "for target 'cuda'"
+            )
+        self.machine = str(self.tvm.device_name)
 
     def timing(self) -> contextlib.AbstractContextManager:
-        """While kernels are timed there: nothing, as the server has a process of its own."""
+        """While kernels are timed there: no thread of a CPU matters."""
         return contextlib.nullcontext()
 
-    def load(self, built: tvm.runtime.Executable, target: tvm.target.Target):
-        """Link a built module, send it there and load it."""
-        self._count += 1
-        compiler = None if targets.runs_here(target) else f"{targets.triple(target)}-g++"
-        link = cc.cross_compiler(compiler) if compiler else None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"kernel{self._count}.so"
-            with quiet_stderr():
-                built.export_library(str(path), fcompile=link)
-            self.session.upload(bytearray(path.read_bytes()), path.name)
-            module = self.session.load_module(path.name)
-        self.session.remove(path.name)
-        return module
+    def timed(self, module, arguments: list) -> DeviceTimed:
+        """The kernel, timed by CUDA's events."""
+        return DeviceTimed(module, self.tvm, arguments)
 
-    def timed(self, module, arguments: list) -> Callable[[], float]:
-        """A function that runs the kernel once and returns the seconds that the board measured."""
-        evaluator = module.time_evaluator("main", self.cpu, number=1, repeat=1)
-        return lambda: float(evaluator(*arguments).mean)
 
-    def is_alive(self) -> bool:
-        """Whether the server still answers."""
-        try:
-            tvm.runtime.tensor(np.zeros(1, np.float32), self.cpu).numpy()
-        except Exception:  # whatever TVM makes of a broken connection
-            return False
-        return True
+def built(function: tvm.tirx.PrimFunc, target: tvm.target.Target) -> tvm.runtime.Executable:
+    """A kernel compiled for a target; its function is ``main``."""
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    if not targets.is_cuda(target):
+        return tvm.tirx.build(module, target=target)
+    with exact_compiler():
+        return generate(module, target)
 
-    def close(self) -> None:
-        """Give the server back to the tracker; tensors and kernels on it are lost."""
-        with contextlib.suppress(Exception):  # of a server that is gone
-            self.session.get_function("CloseRPCConnection")()
+
+@dataclass(frozen=True)
+class DeviceTimed:
+    """A kernel whose device keeps the time: a call runs it and returns its seconds.
+
+    Attributes
+    ----------
+    module
+        Loaded there; its function is ``main``.
+    device : tvm.runtime.Device
+        Where it runs.
+    arguments : list
+        Tensors there, the output last.
+    """
+
+    module: tvm.runtime.Module
+    device: tvm.runtime.Device
+    arguments: list
+
+    def __call__(self) -> float:
+        return self._mean_s(1)
+
+    def elapsed_ns(self, calls: int) -> int:
+        """Nanoseconds of many calls, as `relaxquant.measure.interleaved` asks for them."""
+        return int(1e9 * calls * self._mean_s(calls))
+
+    def _mean_s(self, number: int) -> float:
+        evaluator = self.module.time_evaluator("main", self.device, number=number, repeat=1)
+        return float(evaluator(*self.arguments).mean)
+
+
+def device_here(
+    target: tvm.target.Target, isa: InstructionSet, threads: int
+) -> LocalDevice | LocalGpu:
+    """This machine's device for a target; TargetError where it has none."""
+    if targets.is_cuda(target):
+        return LocalGpu(target)
+    missing = isa.features - targets.features(targets.resolve("native"))
+    if missing:
+        raise TargetError(f"{isa.name} cannot be timed here: this CPU has no {sorted(missing)}")
+    return LocalDevice(threads)

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..kernels.intrinsics import InstructionSet
 from ..lower import ConvLayer
 from .bench import Bench
-from .device import LocalDevice
 
 MOST_LOSSES = 2  # a kernel that took so many devices with it is not run again
 
@@ -35,7 +34,7 @@ class Devices:
     Parameters
     ----------
     devices : sequence
-        Of `device.LocalDevice` or `device.Board`.
+        Of `device.LocalDevice`, `device.LocalGpu` or `board.Board`.
     target : tvm.target.Target
         What to compile for.
     """
@@ -100,7 +99,7 @@ class Devices:
                 outcome.error = f"{type(error).__name__}: {str(error).strip()[-300:]}"
             return outcome
 
-        if isinstance(self.alive[0], LocalDevice):  # TVM's pool belongs to the thread that uses it
+        if self.alive[0].is_here:  # TVM's pool belongs to the thread that uses it
             yield from ((index, one(self.alive[0], index)) for index, _ in jobs)
             return
         while jobs:

@@ -20,15 +20,19 @@ from ..kernels.conv2d_metaschedule import workload
 from ..kernels.dot_choice import DotChoice
 from ..kernels.intrinsics import InstructionSet
 from ..kernels.tensor_intrin import dot_products, intrinsic, uses
+from ..kernels.tir import CUDA, emitting_for
 from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
+from ..target import is_cuda
 from .database import FAILED_S, TuningDatabase, seconds_of
 from .devices import Devices, Outcome
 from .registers import limits
 from .space import space
+from .space_cuda import cuda_space, with_limits
 
 BATCH = 16  # schedules proposed at a time, before what they gave is known
 POPULATION, GENERATIONS = 64, 2
+STOCK_GPU_POPULATION = 512  # TVM's own; a GPU's limits refuse most of what its rules draw
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,10 @@ class Search:
         stock: bool = False,
     ):
         self.layer, self.key, self.isa, self.database = layer, key, isa, database
-        self.target = with_cores(target, threads)
+        self.target = searched_for(target, threads)
         self.dots = DotChoice(None) if stock else dot_products(layer.spec, layer.weights, isa)
-        self.module = workload(layer.spec, self.dots)
+        with emitting_for(isa.machine):
+            self.module = workload(layer.spec, self.dots)
         self.arguments = loop_conv2d.arguments(layer.spec, layer.weights, self.dots)
         self.entry = database.workload(self.module)
         self.intrinsic = "" if stock else intrinsic(isa, self.dots)
@@ -126,7 +131,7 @@ class Search:
     def _context(self, trials: int, at_least: int = 1) -> ms.TuneContext:
         import_intrinsics()
         strategy = ms.search_strategy.EvolutionarySearch(
-            population_size=POPULATION,
+            population_size=self._population(),
             init_measured_ratio=0.5,
             init_min_unmeasured=at_least,
             max_fail_count=5,
@@ -144,9 +149,15 @@ class Search:
         context.pre_tuning(trials, BATCH, database=self.database.tvm, cost_model=model)
         return context
 
+    def _population(self) -> int:
+        is_stock_gpu = self.isa.machine == CUDA and not self.intrinsic
+        return STOCK_GPU_POPULATION if is_stock_gpu else POPULATION
+
     def _space(self) -> ms.SpaceGenerator | str:
         if not self.intrinsic:
             return "post-order-apply"
+        if self.isa.machine == CUDA:
+            return cuda_space()
         return space(self.intrinsic, limits(self.layer.spec, self.dots, self.isa))
 
     def _keep(self, candidate, outcome: Outcome, elapsed_s: float) -> None:
@@ -174,8 +185,10 @@ class Search:
             self.best, self.trace = seconds, trace
 
 
-def with_cores(target: tvm.target.Target, threads: int) -> tvm.target.Target:
-    """The target with the threads as its cores, which MetaSchedule cuts tasks for."""
+def searched_for(target: tvm.target.Target, threads: int) -> tvm.target.Target:
+    """The target with what MetaSchedule asks of it: threads as its cores, or a GPU's limits."""
+    if is_cuda(target):
+        return with_limits(target)
     options = dict(target.export())
     return tvm.target.Target(options | {"num-cores": threads})
 

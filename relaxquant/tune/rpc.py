@@ -7,13 +7,13 @@ import socket
 
 from tvm import rpc
 
-from ..errors import InputError
-from .device import Board
+from ..errors import InputError, TargetError
+from .board import Board
 
 CONNECT_S = 5.0
 
 
-def boards(tracker: str, key: str, threads: int) -> list[Board]:
+def boards(tracker: str, key: str, threads: int, on_gpu: bool = False) -> list[Board]:
     """A session with every server that is free under a key.
 
     Parameters
@@ -24,12 +24,36 @@ def boards(tracker: str, key: str, threads: int) -> list[Board]:
         What the servers were started with.
     threads : int
         Threads of TVM's pool on each.
+    on_gpu : bool
+        Whether kernels are for the servers' GPUs; servers without one are left out.
 
     Raises
     ------
     InputError
         If the tracker does not answer, or has no free server with that key.
+    TargetError
+        If a GPU is asked for and no server has one.
     """
+    session, free = _free_servers(tracker, key)
+    found: list[Board] = []
+    for index in range(1, free + 1):
+        try:
+            opened = session.request(key, max_retry=1)
+            name = f"server {index} of {free} with key {key!r}"
+            found.append(Board(name, opened, threads, on_gpu))
+        except TargetError:
+            if index == free and not found:
+                raise
+        except Exception as error:  # whatever TVM makes of a server that is gone
+            if index == free and not found:
+                raise InputError(
+                    f"no server with key {key!r} at {tracker} answers ({error}): start it again"
+                ) from error
+    return found
+
+
+def _free_servers(tracker: str, key: str) -> tuple[rpc.TrackerSession, int]:
+    """The tracker, and how many servers are free under a key: at least one."""
     host, port = address(tracker)
     try:
         with socket.create_connection((host, port), CONNECT_S):
@@ -48,17 +72,7 @@ def boards(tracker: str, key: str, threads: int) -> list[Board]:
             f"the tracker at {tracker} has no free server with key {key!r} (keys: {known}): start "
             f"one with python -m tvm.exec.rpc_server --tracker {tracker} --key {key}"
         )
-    found: list[Board] = []
-    for index in range(1, free + 1):
-        try:
-            opened = session.request(key, max_retry=1)
-            found.append(Board(f"server {index} of {free} with key {key!r}", opened, threads))
-        except Exception as error:  # whatever TVM makes of a server that is gone
-            if index == free and not found:
-                raise InputError(
-                    f"no server with key {key!r} at {tracker} answers ({error}): start it again"
-                ) from error
-    return found
+    return session, free
 
 
 def address_and_key(tracker: str | None, key: str | None) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import tvm
 
 from .. import target as targets
 from ..cachefolder import cache_dir
-from ..errors import InputError, TargetError, did_you_mean
+from ..errors import InputError, did_you_mean
 from ..executors import threads as pool
 from ..executors.build import bind_batch
 from ..kernels import loop_conv2d
@@ -29,12 +29,11 @@ from ..kernels.tuned import (
     versions,
 )
 from ..lower import ConvLayer, conv_layers
-from ..measure.machine import short_name
 from ..measure.progress import progress_bar
 from . import rpc
 from .candidates import Candidate, candidates, replayed, rules_choice
 from .database import TuningDatabase, folder_of
-from .device import LocalDevice
+from .device import device_here
 from .devices import Devices
 from .metaschedule import Search
 from .race import Result, race
@@ -71,10 +70,11 @@ def tune(
     module : tvm.IRModule
         As for `relaxquant.compile`.
     target : str, dict or tvm.target.Target
-        As for `relaxquant.compile`; with runner ``"local"`` it must run on this machine.
+        As for `relaxquant.compile`; with runner ``"local"`` it must run on this machine, or on its
+        GPU.
     threads : int, optional
         Threads that the network will run with; default: the physical cores. Must be given for
-        runner ``"rpc"``.
+        runner ``"rpc"``. On a GPU only those of the host.
     batch : int, optional
         Bind a symbolic batch to this size.
     budget_s : float
@@ -90,8 +90,9 @@ def tune(
     method : str
         ``"candidates"``: a race between the schedules and register tiles written by hand.
         ``"metaschedule"``: TVM's MetaSchedule searches over each layer's loops, with the dot
-        products of the instruction set as tensor intrinsics, and the best it finds races the rules'
-        choice. Layers that `kernels.loop_conv2d` does not take race candidates.
+        products of the instruction set as tensor intrinsics (``dp4a`` on a GPU), and the best it
+        finds races the rules' choice. Layers that `kernels.loop_conv2d` does not take race
+        candidates.
     trials : int
         Schedules that MetaSchedule tries for each layer, earlier calls included.
     runner : str
@@ -113,19 +114,21 @@ def tune(
         has no server, the loss of the last server, a file that cannot be written, or a database
         that is corrupt.
     ModelError, TargetError
-        If the module or the target is not supported, or the target does not run here.
+        If the module or the target is not supported, or the target does not run here, such as
+        ``"cuda"`` where there is no GPU.
     """
     _check(budget_s, method, trials, runner)
     threads = pool.check(threads) if runner == LOCAL else _board_threads(threads)
-    resolved = targets.resolve_cpu(target, "rq.tune")
-    layers = conv_layers(bind_batch(module, "graph", batch))
+    resolved = targets.resolve(target)
     isa = instruction_set(resolved)
+    layers = conv_layers(bind_batch(module, "graph", batch), isa.machine)
     if runner == LOCAL:
-        _check_runs_here(isa)
-        machine, found = short_name(), [LocalDevice(threads)]
+        found = [device_here(resolved, isa, threads)]
+        machine = found[0].machine
     else:
         tracker, key = rpc.address_and_key(tracker, key)
-        machine, found = f"RPC {key}", rpc.boards(tracker, key, threads)
+        found = rpc.boards(tracker, key, threads, targets.is_cuda(resolved))
+        machine = f"RPC {key}"
     devices = Devices(found, resolved)
     with contextlib.closing(devices):
         tuned = _begin(_setting(resolved, isa, threads, machine), path)
@@ -227,12 +230,6 @@ def _board_threads(threads: int | None) -> int:
 
 def _setting(target: tvm.target.Target, isa: InstructionSet, threads: int, machine: str) -> Setting:
     return Setting(targets.name(target), isa.name, threads, machine, versions())
-
-
-def _check_runs_here(isa: InstructionSet) -> None:
-    missing = isa.features - targets.features(targets.resolve("native"))
-    if missing:
-        raise TargetError(f"{isa.name} cannot be timed here: this CPU has no {sorted(missing)}")
 
 
 def default_path(setting: Setting) -> Path:

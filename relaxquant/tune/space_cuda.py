@@ -1,9 +1,10 @@
 """What MetaSchedule may do with the plain loops of an int8 convolution on an NVIDIA GPU.
 
-TVM's structure ``SSSRRSRS``: blocks of threads, virtual threads, threads, and in each thread a tile
-of accumulators in registers, of which the innermost step is TVM's own tensor intrinsic for
-``dp4a``. Activations, with the border, and weights come to shared memory a part of the reduction at
-a time, fetched by all threads of the block together; the epilogue runs on a thread's accumulators.
+TVM's structure ``SSSRRSRS`` without its virtual threads, of which TVM allows so few that most draws
+were refused: blocks of threads, threads, and in each thread a tile of accumulators in registers, of
+which the innermost step is TVM's own tensor intrinsic for ``dp4a``. Activations, with the border,
+and weights come to shared memory a part of the reduction at a time, fetched by all threads of the
+block together; the epilogue runs on a thread's accumulators.
 
 Nothing here was timed: what it gives is compiled to CUDA, and run by an emulator in tests.
 
@@ -19,12 +20,12 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.schedule_rule import PyScheduleRule, ReuseType
 
 from ..kernels.loop_conv2d import ACC, OUTPUT, PADDED
+from ..kernels.tensor_intrin import DP4A
 from .space import around_intrinsic
 
-DP4A = "dp4a_u8s8s32"  # registered by `kernels.tvm_intrinsics`
-STRUCTURE = "SSSRRSRS"
-THREAD = 2  # the loop over threads, after those over blocks and virtual threads
-BINDS = ["blockIdx.x", "vthread.x", "threadIdx.x"]
+STRUCTURE = "SSRRSRS"
+THREAD = 1  # the loop over threads, after that over blocks
+BINDS = ["blockIdx.x", "threadIdx.x"]
 LARGEST_TILE = 64  # of any axis
 FETCHED = (1, 4)  # bytes that a thread fetches at once
 UNROLL_STEPS = (16, 64, 512)
@@ -40,7 +41,7 @@ class Dp4aTiling(PyScheduleRule):
             tile_binds=BINDS,
             max_innermost_factor=LARGEST_TILE,
             vector_load_lens=list(FETCHED),
-            reuse_read=ReuseType("must", [4], "shared"),
+            reuse_read=ReuseType("must", [3], "shared"),
             filter_fn=lambda *_: True,
         )
 

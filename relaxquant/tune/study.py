@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tvm
@@ -16,16 +17,19 @@ from ..executors.program import quiet_stderr
 from ..kernels import loop_conv2d
 from ..kernels.conv2d_metaschedule import replayed
 from ..kernels.conv2d_nchw_spatial_pack import spatial_pack
+from ..kernels.cuda.bind import for_machine
 from ..kernels.dot_choice import DotChoice
-from ..kernels.intrinsics import instruction_set
+from ..kernels.intrinsics import InstructionSet, instruction_set
 from ..kernels.registry import Implementation, implement_conv2d
+from ..kernels.spec import ConvSpec, ConvWeights
 from ..kernels.tensor_intrin import register_all
+from ..kernels.tir import CUDA
 from ..kernels.tvm_intrinsics import import_intrinsics
 from ..lower import ConvLayer
 from ..measure import Timings, interleaved
 from .bench import Bench
 from .database import FAILED_S, TuningDatabase
-from .device import LocalDevice
+from .device import device_here
 from .devices import Devices
 from .metaschedule import Search
 
@@ -62,7 +66,7 @@ class Curve:
 
 
 class LayerStudy:
-    """A layer on this machine.
+    """A layer on this machine, or on its GPU.
 
     Parameters
     ----------
@@ -79,6 +83,8 @@ class LayerStudy:
     ------
     InputError
         If the layer is none that MetaSchedule is given.
+    TargetError
+        If the target does not run here.
     """
 
     def __init__(
@@ -93,7 +99,8 @@ class LayerStudy:
         self.layer, self.threads, self.folder = layer, pool.check(threads), folder
         self.target = targets.resolve(target)
         self.isa = instruction_set(self.target)
-        self.devices = Devices([LocalDevice(self.threads)], self.target)
+        device = device_here(self.target, self.isa, self.threads)
+        self.devices = Devices([device], self.target)
         self.found: dict[str, tuple[DotChoice, str]] = {}
 
     def search(self, name: str, trials: int) -> Curve:
@@ -112,12 +119,13 @@ class LayerStudy:
 
     def ours_ms(self) -> dict[str, float]:
         """Milliseconds of our schedules, timed as a search times what it tries."""
-        bench = self._bench()
+        bench, found = self._bench(), {}
         with self.devices.alive[0].timing():
-            return {
-                name: 1e3 * min(bench.checked_seconds(kernel.build(), kernel.arguments, FAILED_S))
-                for name, kernel in self._kernels().items()
-            }
+            for name, kernel in self._kernels().items():
+                function = for_machine(kernel.build, self.isa.machine)
+                seconds = bench.checked_seconds(function, kernel.arguments, FAILED_S)
+                found[name] = 1e3 * min(seconds)
+        return found
 
     def in_turns(self, rounds: int, seed: int = 0) -> Timings:
         """All `runners` against one another, as `relaxquant.measure.interleaved` times them."""
@@ -132,7 +140,8 @@ class LayerStudy:
         for name, (dots, trace) in self.found.items():
             if trace:
                 arguments = loop_conv2d.arguments(spec, self.layer.weights, dots)
-                found[name] = bench.runner_of(replayed(spec, dots, trace), arguments)
+                build = partial(replayed, spec, dots, trace)
+                found[name] = bench.runner_of(build, arguments)
         return found
 
     def _bench(self) -> Bench:
@@ -141,6 +150,13 @@ class LayerStudy:
     def _kernels(self) -> dict[str, Implementation]:
         spec, weights = self.layer.spec, self.layer.weights
         return {
-            DIRECT: spatial_pack(spec, weights, self.isa),
+            DIRECT: direct(spec, weights, self.isa),
             RULES: implement_conv2d(spec, weights, self.isa),
         }
+
+
+def direct(spec: ConvSpec, weights: ConvWeights, isa: InstructionSet) -> Implementation:
+    """Our direct schedule for a layer: on a GPU that by ``dp4a``, or the one of fp32."""
+    if isa.machine == CUDA:
+        return implement_conv2d(spec, weights, isa, "cuda_dp4a")
+    return spatial_pack(spec, weights, isa)

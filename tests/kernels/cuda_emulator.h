@@ -31,8 +31,14 @@ VECTOR(float, float)
 VECTOR(short, short)
 VECTOR(ushort, unsigned short)
 VECTOR(longlong, long long)
-struct alignas(8) int2 { int x, y; };
-struct alignas(8) uint2 { unsigned x, y; };
+#define SHORTER(name, type)                                                 \
+  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                  \
+  static inline name##2 make_##name##2(type x, type y) { return {x, y}; }   \
+  struct name##3 { type x, y, z; };                                         \
+  static inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }
+SHORTER(int, int)
+SHORTER(uint, unsigned)
+SHORTER(float, float)
 struct alignas(16) longlong2 { long long x, y; };
 static inline longlong2 make_longlong2(long long x, long long y) { return {x, y}; }
 

@@ -7,7 +7,6 @@ import pytest
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
-import relaxquant as rq
 from relaxquant import target as targets
 from relaxquant.kernels import loop_conv2d
 from relaxquant.kernels.conv2d_metaschedule import workload
@@ -75,8 +74,3 @@ def test_proposals_use_dp4a_and_compute_the_layer(name):
         output = output.astype(out.dtype)
         run(*given, output)
         np.testing.assert_array_equal(from_memory(output, out), expected)
-
-
-def test_a_gpu_is_not_tuned_for_yet():
-    with pytest.raises(rq.TargetError, match=r"rq\.tune knows CPUs only, not cuda sm_61"):
-        rq.tune(tvm.IRModule(), target="sm_61", method="metaschedule")

@@ -28,6 +28,11 @@ def emit(build: Callable[[], tirx.PrimFunc]) -> tirx.PrimFunc:
     return function.with_attr(SCHEDULED, True)
 
 
+def for_machine(build: Callable[[], tirx.PrimFunc], machine: str) -> tirx.PrimFunc:
+    """The PrimFunc that ``build`` makes: for a CPU as it is, for ``"cuda"`` by `emit`."""
+    return emit(build) if machine == CUDA else build()
+
+
 def _bound(statement: tirx.Stmt) -> tirx.Stmt:
     if isinstance(statement, tirx.SeqStmt):
         return tirx.SeqStmt([_bound(part) for part in statement.seq])
