@@ -35,7 +35,9 @@ def resolve(target: str | dict | tvm.target.Target = "native") -> tvm.target.Tar
         CPU of another architecture, such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu",
         "mcpu": "cortex-a76"}``. ``"cuda"`` is this machine's GPU, or sm_80 where there is none;
         ``"sm_75"`` and the like name a compute capability of NVIDIA's, as does the ``arch`` of a
-        dict or target of kind ``cuda``.
+        dict or target of kind ``cuda``, whose ``host`` may be another CPU than this machine's:
+        ``{"kind": "cuda", "arch": "sm_87", "host": {"kind": "llvm", "mtriple":
+        "aarch64-linux-gnu", "mcpu": "cortex-a78ae"}}`` is an NVIDIA Jetson.
 
     Raises
     ------
@@ -74,7 +76,8 @@ def _gpu(target: str | dict | tvm.target.Target) -> tvm.target.Target | None:
         is_arch = target.startswith("sm_")
         target = {"kind": "cuda", "arch": target} if is_arch else {"kind": target}
     elif isinstance(target, tvm.target.Target):
-        target = {"kind": target.kind.name, "arch": target.attrs.get("arch", "")}
+        arch = target.attrs.get("arch", "")
+        target = {"kind": target.kind.name, "arch": arch, "host": target.host}
     if target.get("kind") != "cuda":
         return None
     arch = str(target.get("arch", "")) or _arch_here()
@@ -85,8 +88,7 @@ def _gpu(target: str | dict | tvm.target.Target) -> tvm.target.Target | None:
         )
     # How many threads a block may have is the same for all; TVM would ask a GPU for it.
     options = {"kind": "cuda", "arch": arch, "max_num_threads": 1024, "thread_warp_size": 32}
-    host = {"kind": "llvm", "mcpu": _cpu_name("native"), "num-cores": physical_cores()}
-    return tvm.target.Target(options, host=tvm.target.Target(host))
+    return tvm.target.Target(options, host=resolve(target.get("host") or "native"))
 
 
 def _arch_here() -> str:
@@ -111,7 +113,8 @@ def compute_capability(target: tvm.target.Target) -> int:
 
 
 def triple(target: tvm.target.Target) -> str:
-    """LLVM triple that ``target`` is compiled for, for example ``"aarch64-linux-gnu"``."""
+    """LLVM triple of a CPU, or of a GPU's host, for example ``"aarch64-linux-gnu"``."""
+    target = target.host if is_cuda(target) else target
     return str(target.attrs.get("mtriple", "")) or codegen.llvm_get_system_triple()
 
 

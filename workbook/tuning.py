@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator
 
 from relaxquant.kernels import loop_conv2d
 from relaxquant.lower import ConvLayer, conv_layers
@@ -134,6 +135,9 @@ def curves_figure(
             style = (":", "-.")[index % 2]
             axes.axhline(ms, color="black", linestyle=style, label=name)
         axes.set(title=precision, xlabel="seconds of tuning", ylabel="best (ms)", yscale="log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")  # 0.5, not a power of ten
+        axes.yaxis.set_minor_formatter("{x:g}")
         if axes.lines:
             axes.legend(fontsize=8)
     return figure

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +114,13 @@ class Library:
         arguments = self._arguments(inputs)
         threads.use(self.threads)
         return arrays_of(self._main(*arguments))
+
+    def runner(self, *inputs) -> Callable:
+        """A function without arguments that runs the network on these inputs, as a call does.
+
+        On a GPU it does so on what it has put there: see `relaxquant.executors.cuda`.
+        """
+        return partial(self, *inputs)
 
     def stamped(self, *inputs):
         """Run the network as a call does, while it stamps the time before and after each kernel.

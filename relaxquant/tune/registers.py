@@ -1,8 +1,8 @@
 """Register tiles that are worth a trial: those whose accumulators fit the registers.
 
 Most tiles that MetaSchedule draws at random are hundreds of accumulators, which live in memory, or
-one or two, whose multiply-adds wait for each other. Neither is ever the fastest, so that a search
-of a few dozen trials is better spent on the others; TVM learns as much from measuring them.
+one or two, whose multiply-adds wait for each other. Neither was the fastest where both were
+measured, so that a search of a few dozen trials is better spent on the others.
 """
 
 from __future__ import annotations

@@ -249,3 +249,16 @@ def test_the_batch_may_be_symbolic():
         "mma.sync.m16n8k32",
     }
     assert len(kernel_work(library.source("cuda"))) >= 8
+
+
+def test_the_host_of_a_gpu_may_be_another_cpu(residual):
+    host = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a78ae"}
+    jetson = targets.resolve({"kind": "cuda", "arch": "sm_87", "host": host})
+    assert targets.triple(jetson) == "aarch64-linux-gnu"
+    assert not targets.runs_here(jetson)
+    assert targets.triple(targets.resolve(jetson)) == "aarch64-linux-gnu", "also when given again"
+    assert targets.runs_here(targets.resolve("sm_87"))
+    library = rq.compile(residual[0], target=jetson, threads=4)
+    assert library.source("cuda") == rq.compile(residual[0], target="sm_87").source("cuda")
+    with pytest.raises(rq.TargetError, match="no CPU 'cortex-x'"):
+        targets.resolve({"kind": "cuda", "arch": "sm_87", "host": host | {"mcpu": "cortex-x"}})

@@ -115,6 +115,10 @@ def test_outputs_do_not_share_memory_between_calls(library, residual):
     np.testing.assert_array_equal(first, kept)
 
 
+def test_a_runner_runs_as_a_call_does(library, residual):
+    np.testing.assert_array_equal(library.runner(residual[1])(), library(residual[1]))
+
+
 def test_vm_takes_any_batch_and_graph_binds_one():
     network, x = make("residual")
     module = rq.frontends.from_torch(network, x, dynamic_batch=True)
