@@ -59,7 +59,7 @@ def simulate(qmod: tvm.IRModule) -> tvm.IRModule:
     for each channel, which kernels do not take, are rounded in real units.
 
     The integer kernels are those of ``requantize="float"``. Where an int32 sum of bytes overflows,
-    which takes more than 66 000 products of the largest ones, kernels wrap around and this does not.
+    which takes 66 000 products of the largest ones, kernels wrap around and this does not.
 
     What relay.quantize returned with ``do_simulation=True``: ``simulated_quantize`` in place of
     integers (TVM's ``src/relay/quantize/quantize.cc``, Relay, removed).
