@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from math import gcd
 
+import numpy as np
 import tvm
 
 from ..epilogue import Epilogue
@@ -199,6 +200,11 @@ class ThreadTile:
             return block
         group = self.channel(0) // (self.spec.out.channels // self.spec.groups)
         return group * self.group_blocks + block
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of one element."""
+    return np.dtype(dtype).itemsize
 
 
 def vector(dtype: str, lanes: int) -> str:
