@@ -65,7 +65,7 @@ class Reader:
         self.bound: dict = {}  # Relax variable -> what it is bound to
         self.nodes: list[Node] = []
         self.defined_by: dict[Value, Node] = {}
-        self.flattened: set[str] = set()  # variables that are (N, C * H * W) views of (N, C, H, W)
+        self.flattened: set[Value] = set()  # (N, C * H * W) of (N, C, H, W)
         self.transposed: dict[Value, Value] = {}  # (N, H, W, C) of TVM's -> the (N, C, H, W) of it
         self.returned = _returned(function)
         self.inputs: list[Value] = []

@@ -58,11 +58,10 @@ def dense(reader: Reader, var, call) -> Value:
     weight = weight_of(reader, call.args[1], axis=1)
     if weight.array.ndim != 2:
         raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
-    producer = reader.defined_by.get(data)
     channels, height, width = data.shape[1], 1, 1
     channels_last = False
-    if producer is not None and producer.label in reader.flattened:
-        data = producer.inputs[0]
+    if data in reader.flattened:
+        data = reader.defined_by[data].inputs[0]
         channels_last = data in reader.transposed
         data = reader.transposed.get(data, data)
         channels, height, width = data.shape[1:]
@@ -96,7 +95,7 @@ def flatten(reader: Reader, var, call) -> Value:
         return reader.add("view", [data], output)
     if len(data.shape) != 4 or len(shape) != 2 or shape[0] != data.shape[0]:
         raise Unsupported(f"reshape from {data.shape} to {shape}")
-    reader.flattened.add(var.name)
+    reader.flattened.add(output)
     return reader.add("flatten", [data], output, call=call, reason="reshape of a feature map")
 
 
