@@ -25,16 +25,14 @@ own.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..epilogue import conv_arguments
 from ..intrinsics import InstructionSet
 from ..registry import Implementation, register
 from ..spec import ConvSpec, ConvWeights
 from ..tile import Tile
-from ..tir import BLOCK, CUDA, T, ceildiv, local, prim_func
-from .mma_tile import MmaTile, applies, tile_of
-from .thread_tile import FOUR, WARP
+from ..tir import CUDA, T, ceildiv, local, prim_func
+from .mma_tile import MmaTile, applies, pack_fragments, tile_of
+from .thread_tile import FOUR
 
 NAME = "cuda_mma"
 FUNCTION = "relaxquant_mma_u8s8"
@@ -86,34 +84,6 @@ def by_mma(
         arguments=conv_arguments(spec, weights, [pack_fragments(spec, weights.weight)]),
         tile=tile,
     )
-
-
-def pack_fragments(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
-    """Weights in the order of a warp's registers.
-
-    Parameters
-    ----------
-    spec : ConvSpec
-        The layer.
-    weight : numpy.ndarray
-        int8 (O, I, KH, KW).
-
-    Returns
-    -------
-    numpy.ndarray
-        int8 (O / 16, I / 32, KH, KW, 32, 16): for each thread four words, the inputs 0 to 15 and 16
-        to 31 of one output channel, then of the second one.
-    """
-    outputs, inputs, kh, kw = weight.shape
-    tiles, steps = spec.out.padded_channels // BLOCK, ceildiv(inputs, 2 * BLOCK)
-    padded = np.zeros((tiles * BLOCK, steps * 2 * BLOCK, kh, kw), weight.dtype)
-    padded[:outputs, :inputs] = weight
-    # Channel 4 * a + 2 * half + b is column 2 * a + b of its half's product: thread 4 * column + q
-    # has its inputs 4 * q and on.
-    shape = (tiles, FOUR, 2, 2, steps, 2, FOUR, FOUR, kh, kw)  # t, a, half, b, s, k, q, byte
-    order = (0, 4, 8, 9, 1, 3, 6, 2, 5, 7)  # t, s, kh, kw, a, b, q, half, k, byte
-    packed = padded.reshape(shape).transpose(order)
-    return np.ascontiguousarray(packed.reshape(tiles, steps, kh, kw, WARP, BLOCK))
 
 
 class MmaConv2d(MmaTile):

@@ -14,12 +14,13 @@ Source: NVIDIA's PTX ISA, "Warp-level matrix instructions"; the kernels are our 
 
 from __future__ import annotations
 
+import numpy as np
 from tvm.backend.cuda.op import cuda_func_call
 
 from ..intrinsics import InstructionSet
 from ..spec import ConvSpec
 from ..tile import Tile
-from ..tir import BLOCK, T, arg, lanes_at, local, store
+from ..tir import BLOCK, T, arg, ceildiv, lanes_at, local, store
 from .thread_tile import FOUR, WARP, ThreadTile, bytes_of, pixels_of_tile
 
 ROWS = 8  # pixels of a warp that are neighbours: a thread has every eighth
@@ -36,6 +37,44 @@ def tile_of(spec: ConvSpec) -> Tile:
     blocks = spec.out.padded_channels // BLOCK
     vectors = next(count for count in (4, 3, 2, 1) if blocks % count == 0)
     return Tile(vectors=vectors, pixels=max(pixels_of_tile(spec, 4), 2))
+
+
+def pack_fragments(
+    spec: ConvSpec, weight: np.ndarray, word: int = FOUR, side_by_side: bool = False
+) -> np.ndarray:
+    """Weights in the order of a warp's registers.
+
+    Parameters
+    ----------
+    spec : ConvSpec
+        The layer.
+    weight : numpy.ndarray
+        (O, I, KH, KW).
+    word : int
+        Weights in a register, an eighth of a product's inputs: 4 of int8 and 2 of float16.
+    side_by_side : bool
+        Whether a thread's two words of a pixel are neighbours in memory. Else they lie ``4 * word``
+        inputs apart, as the instruction counts them.
+
+    Returns
+    -------
+    numpy.ndarray
+        (O / 16, I / (8 * word), KH, KW, 32, 4 * word): for each thread four words, the first and
+        the second inputs of one output channel, then of another one.
+    """
+    outputs, inputs, kh, kw = weight.shape
+    depth = 2 * FOUR * word
+    tiles, steps = spec.out.padded_channels // BLOCK, ceildiv(inputs, depth)
+    padded = np.zeros((tiles * BLOCK, steps * depth, kh, kw), weight.dtype)
+    padded[:outputs, :inputs] = weight
+    # Channel 4 * a + 2 * half + b is column 2 * a + b of its half's product: thread 4 * column + q
+    # has its inputs 4 * q and on, if a word is four.
+    k, q = (6, 5) if side_by_side else (5, 6)
+    inner = (FOUR, 2) if side_by_side else (2, FOUR)
+    shape = (tiles, FOUR, 2, 2, steps, *inner, word, kh, kw)  # t, a, half, b, s, k and q, element
+    order = (0, 4, 8, 9, 1, 3, q, 2, k, 7)  # t, s, kh, kw, a, b, q, half, k, element
+    packed = padded.reshape(shape).transpose(order)
+    return np.ascontiguousarray(packed.reshape(tiles, steps, kh, kw, WARP, FOUR * word))
 
 
 class MmaTile(ThreadTile):
