@@ -133,15 +133,16 @@ def layer_libraries(target: str) -> dict[str, Library | str]:
     x = torch.randn(1, 64, 56, 56)
     fp32 = rq.frontends.from_torch(nn.Conv2d(64, 64, 3, padding=1).eval(), x)
     config = rq.QConfig.best(calibrate_mode="global_scale", skip_conv_layers=None)
-    int8 = rq.quantize(fp32, config)
+    int8, half = rq.quantize(fp32, config), rq.frontends.in_half(fp32)
     found: dict[str, Library | str] = {
         variants.STOCK_FP32: rq.compile(fp32, target, executor="naive"),
-        variants.STOCK_FP16: rq.compile(rq.frontends.in_half(fp32), target, executor="naive"),
+        variants.STOCK_FP16: rq.compile(half, target, executor="naive"),
         variants.NAIVE: rq.compile(int8, target, executor="naive"),
     }
     for dtype in ACTIVATIONS:
         found[f"stock TVM, integers, {dtype}"] = _stock_integers(dtype, 64, 56, target)
     found["stock TVM, integers, int8, 128 channels"] = _stock_integers("int8", 128, 28, target)
+    found[variants.FP16] = rq.compile(half, target)
     found[variants.DP4A] = rq.compile(int8, target, schedule="cuda_dp4a")
     found[variants.MMA] = rq.compile(int8, target)
     return found

@@ -11,7 +11,7 @@ import relaxquant as rq
 from relaxquant.executors.launches import kernel_of
 from relaxquant.inspect.classes import DP4A, MMA
 from relaxquant.inspect.cuda_work import kernel_work
-from relaxquant.kernels.cuda.conv2d_mma import pack_fragments
+from relaxquant.kernels.cuda.mma_tile import pack_fragments
 from relaxquant.kernels.pack import pack_conv
 from relaxquant.kernels.spec import ConvSpec, TensorSpec
 

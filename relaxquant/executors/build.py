@@ -50,7 +50,7 @@ def compile(
     cache: bool = True,
     requantize: str = FLOAT,
 ) -> Library:
-    """Compile fp32 or QDQ Relax into a library that runs.
+    """Compile fp32, fp16 or QDQ Relax into a library that runs.
 
     Parameters
     ----------

@@ -18,7 +18,12 @@ from .tir import BLOCK, CPU, CUDA, T, arg, batch_extent, lanes_at, local, prim_f
 NAME = "reference"
 
 
-@register(NAME, precisions=("fp32", "int8", "int16"), weight_zero_points=True, machines=(CPU, CUDA))
+@register(
+    NAME,
+    precisions=("fp32", "fp16", "int8", "int16"),
+    weight_zero_points=True,
+    machines=(CPU, CUDA),
+)
 def plain_loops(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, _tile: Tile | None = None
 ) -> Implementation:
@@ -27,7 +32,7 @@ def plain_loops(
     weight_dtype = str(weights.weight.dtype)
     return Implementation(
         schedule=NAME,
-        instructions=f"{'fp32' if spec.precision == 'fp32' else 'int32'} multiply-add",
+        instructions=f"{'int32' if spec.is_integer else 'fp32'} multiply-add",
         key=("reference", spec, isa.name, weight_dtype),
         build=lambda: build(spec, isa, weight_dtype),
         arguments=conv_arguments(spec, weights, [weights.weight]),

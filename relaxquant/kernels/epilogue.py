@@ -34,7 +34,7 @@ class Epilogue:
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, batch):
         self.spec, self.isa = spec, isa
-        integer = spec.precision != "fp32"
+        integer = spec.is_integer
         channels = spec.out.padded_channels
         residual = spec.epilogue.residual
         self.bias = arg("bias", (channels,), "int32" if integer else "float32")
@@ -206,7 +206,7 @@ def corrected_bias(spec: ConvSpec, weights: ConvWeights) -> np.ndarray:
     wraps around at int32 as the accumulators do, so that a total that fits is exact even where
     this part of it does not fit.
     """
-    if spec.precision == "fp32":
+    if not spec.is_integer:
         return weights.bias.astype(np.float32)
     sums = weights.weight.astype(np.int64).sum(axis=(1, 2, 3))
     bias = weights.bias.astype(np.int64) - spec.data.zero_point * sums

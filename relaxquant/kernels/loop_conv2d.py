@@ -37,6 +37,7 @@ def why_not(spec: ConvSpec) -> str:
     data, epilogue = spec.data, spec.epilogue
     unsaid = {
         "int16": spec.precision == "int16",
+        "fp16": spec.precision == "fp16",
         "depthwise": spec.groups > 1 and spec.groups == data.channels,
         "groups": spec.groups > 1,
         "symbolic batch": spec.batch is None,

@@ -1,4 +1,4 @@
-"""Max and average pooling on NCHW16c and NHWC, fp32, uint8 and int16: a few vectors at a time.
+"""Max and average pooling on NCHW16c and NHWC, floats, uint8 and int16: a few vectors at a time.
 
 Global average pooling is average pooling with a window as large as the image.
 """
@@ -75,8 +75,9 @@ class _Pool:
     def __init__(self, spec: PoolSpec, isa: InstructionSet):
         self.spec, self.isa = spec, isa
         self.rows = RowTiles(spec.data, spec.out, spec.window, PIXELS)
-        integer_average = spec.kind == "avg" and spec.data.dtype != "float32"
-        self.dtype = "int32" if integer_average else spec.data.dtype
+        self.dtype = "float32" if spec.data.is_float else spec.data.dtype
+        if spec.kind == "avg" and not spec.data.is_float:
+            self.dtype = "int32"
         # A maximum of small integers needs no wider lanes on the way.
         is_narrow = self.dtype in ("uint8", "int16") and isa.machine == CPU
         self.lanes = BLOCK if is_narrow else isa.lanes
@@ -143,7 +144,7 @@ class _Pool:
 
     def _finish(self, acc, count):
         if self.spec.kind == "max":
-            return acc
+            return T.cast(acc, f"{self.spec.out.dtype}x{self.lanes}")
         spec, lanes = self.spec, self.lanes
         if spec.requantize == TFLITE and not spec.mean:
             return self._quotient(acc, count)

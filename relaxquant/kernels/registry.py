@@ -73,7 +73,7 @@ class Schedule:
     name : str
         What ``rq.compile(schedule=...)`` and ``lib.kernels`` call it; rows may share one.
     precisions : tuple of str
-        Of ``"fp32"``, ``"int8"`` and ``"int16"``.
+        Of ``"fp32"``, ``"fp16"``, ``"int8"`` and ``"int16"``: see `ConvSpec.precision`.
     rule : callable
         ``rule(spec, weights, isa, tile=None)``; without a tile it chooses one by its own model.
     tiles : callable

@@ -9,9 +9,12 @@ from .tir import T, float_function, splat
 
 
 def to_float(stored, spec: TensorSpec, lanes: int):
-    """``float(stored - zero_point)`` for integers (in steps of their scale), or ``stored``."""
-    if spec.dtype == "float32":
-        return stored
+    """``float(stored - zero_point)`` for integers (in steps of their scale), or ``stored``.
+
+    float32, whatever is stored.
+    """
+    if spec.is_float:
+        return T.cast(stored, f"float32x{lanes}")
     steps = T.cast(stored, f"int32x{lanes}")
     if spec.zero_point:
         steps = steps - splat(spec.zero_point, "int32", lanes)
@@ -27,11 +30,12 @@ def from_float(value, low, high, spec: TensorSpec, isa: InstructionSet, clip: bo
     """The stored form of a vector of floats in output units.
 
     Integers are clipped, rounded as the tensor says and shifted by the zero point, in this order:
-    the clip bounds the value, so that no conversion can overflow. float32 is only clipped, if
-    ``clip``.
+    the clip bounds the value, so that no conversion can overflow. Floats are only clipped, if
+    ``clip``, and float16 rounded.
     """
-    if spec.dtype == "float32":
-        return clip_vector(value, low, high, isa.lanes) if clip else value
+    if spec.is_float:
+        value = clip_vector(value, low, high, isa.lanes) if clip else value
+        return T.cast(value, f"{spec.dtype}x{isa.lanes}")
     rounded = round_vector(clip_vector(value, low, high, isa.lanes), spec.rounding, isa)
     if spec.zero_point:
         rounded = rounded + splat(spec.zero_point, "int32", isa.lanes)
@@ -46,14 +50,14 @@ def fused_multiply_add(a, b, c, lanes: int):
 
 def to_float_scalar(stored, spec: TensorSpec):
     """`to_float` for one element."""
-    if spec.dtype == "float32":
-        return stored
+    if spec.is_float:
+        return T.cast(stored, "float32")
     return T.cast(T.cast(stored, "int32") - spec.zero_point, "float32")
 
 
 def from_float_scalar(value, low, high, spec: TensorSpec):
     """`from_float` for one element."""
     value = T.min(T.max(value, low), high)
-    if spec.dtype == "float32":
-        return value
+    if spec.is_float:
+        return T.cast(value, spec.dtype)
     return T.cast(round_scalar(value, spec.rounding) + spec.zero_point, spec.dtype)

@@ -53,6 +53,7 @@ from . import (
 from .cuda import conv2d_direct as cuda_direct
 from .cuda import conv2d_dp4a as cuda_dp4a
 from .cuda import conv2d_mma as cuda_mma
+from .cuda import conv2d_mma_half as cuda_mma_half
 
 __all__ = [
     "conv2d_metaschedule",
@@ -69,6 +70,7 @@ __all__ = [
     "cuda_direct",
     "cuda_dp4a",
     "cuda_mma",
+    "cuda_mma_half",
     "dense_nchw_spatial_pack",
     "dense_packed_nchw_spatial_pack",
     "depthwise_nchw_spatial_pack",

@@ -11,6 +11,7 @@ from .rounding import TO_EVEN
 from .tir import BLOCK, ceildiv, lanes_at
 
 INTEGERS = {"uint8": (0, 255), "int16": (-(1 << 15), (1 << 15) - 1)}  # quantized activations
+FLOATS = ("float32", "float16")  # what kernels compute in, and what else they store floats as
 COMMON, EACH = "common", "each"  # zero points of the weights of all output channels
 NCHW16C, NHWC = "NCHW16c", "NHWC"  # layouts of the feature maps of a network
 
@@ -24,14 +25,14 @@ class TensorSpec:
     channels, height, width : int
         Logical sizes; a vector of features has height and width 1.
     dtype : str
-        ``"float32"``, ``"uint8"`` or ``"int16"``. Signed 8-bit activations are stored shifted by
-        128; int16 is symmetric.
+        ``"float32"``, ``"float16"``, ``"uint8"`` or ``"int16"``. Signed 8-bit activations are
+        stored shifted by 128; int16 is symmetric.
     block : int
         Channels in the innermost axis: 16 for NCHW16c, 4 for NCHW4c, 1 for plain NCHW, and all of
         them, padded to whole 16s (or to 4 for an image), for NHWC. Channels are padded up to whole
         blocks; what lies in the padding is finite but not defined.
     zero_point : int
-        The stored value that stands for 0; 0 for float32 and int16.
+        The stored value that stands for 0; 0 for floats and int16.
     rank : int
         Logical rank: 4, or 2 for a vector of features, which is (batch, C) when not blocked.
     nhwc : bool
@@ -66,8 +67,13 @@ class TensorSpec:
 
     @property
     def integers(self) -> tuple[int, int] | None:
-        """Lowest and highest value that an integer dtype holds; None for float32."""
+        """Lowest and highest value that an integer dtype holds; None for floats."""
         return INTEGERS.get(self.dtype)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether what is stored is the value itself."""
+        return self.dtype in FLOATS
 
     @property
     def blocks(self) -> int:
@@ -163,7 +169,7 @@ class EpilogueSpec:
     residual : TensorSpec, optional
         What is added.
     clip : bool
-        Whether a float32 output is clipped.
+        Whether an output of floats is clipped.
     narrow : int, optional
         8 or 16: the accumulator, without the bias, saturates at the range of so many signed bits,
         and the bias is added after that (``dtype_activation`` of relay.quantize).
@@ -208,13 +214,22 @@ class ConvSpec:
 
     @property
     def precision(self) -> str:
-        """``"int8"``, ``"int16"`` or ``"fp32"``: the arithmetic of the multiply-accumulate."""
-        return {"uint8": "int8", "int16": "int16"}.get(self.data.dtype, "fp32")
+        """``"int8"``, ``"int16"``, ``"fp16"`` or ``"fp32"``: what is multiplied.
+
+        Products of float16 are summed in float32, those of integers in int32.
+        """
+        words = {"uint8": "int8", "int16": "int16", "float16": "fp16"}
+        return words.get(self.data.dtype, "fp32")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether integers are multiplied."""
+        return not self.data.is_float
 
     @property
     def taps(self) -> int:
         """Input channels of one step of a dot product: what fills 32 bits."""
-        return {"fp32": 1, "int16": 2, "int8": 4}[self.precision]
+        return {"int16": 2, "int8": 4}.get(self.precision, 1)
 
     @property
     def pads_with_zero_point(self) -> bool:
@@ -251,12 +266,12 @@ class ConvWeights:
     Parameters
     ----------
     weight : numpy.ndarray
-        (O, I / groups, KH, KW), int8, int16 (for int16 data only) or float32.
+        (O, I / groups, KH, KW), int8, int16 (for int16 data only), or floats of the data's dtype.
     bias : numpy.ndarray
         (O,), int32 in units of the accumulator, or float32. For integers the zero-point correction
         ``-zero_point * sum(weight)`` is *not* in it: packing adds it.
     multiplier : numpy.ndarray, optional
-        (O,) float32, accumulator to output units; None for fp32. Under ``requantize="tflite"``
+        (O,) float32, accumulator to output units; None for floats. Under ``requantize="tflite"``
         int32, and ``shift`` belongs to it.
     low, high : float
         Bounds of the clip, in output units and before the zero point is added; integers under

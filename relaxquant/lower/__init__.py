@@ -1,4 +1,4 @@
-"""Lowering: from fp32 or QDQ Relax to calls of fused kernels."""
+"""Lowering: from float or QDQ Relax to calls of fused kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lower(
     tuned: Tuned | None = None,
     requantize: str = FLOAT,
 ) -> Lowered:
-    """Lower ``main`` of a fp32 or QDQ Relax module to kernels for ``target``.
+    """Lower ``main`` of a float or QDQ Relax module to kernels for ``target``.
 
     Five phases: *read* the operators, *fuse* epilogues into layers, find the *ranges* of values,
     *assign* layouts, and *emit* one ``call_tir`` a layer, for which *realize* turns scales into
@@ -38,7 +38,8 @@ def lower(
     Parameters
     ----------
     module : tvm.IRModule
-        From a frontend or from `relaxquant.quantize`.
+        From a frontend or from `relaxquant.quantize`. What is float16 has kernels for CUDA, and
+        stays with TVM elsewhere.
     target : tvm.target.Target
         Of kind llvm or cuda; its features, or compute capability, choose the instruction set.
     schedule : str
@@ -59,7 +60,8 @@ def lower(
     check_schedule(schedule)
     check_requantize(requantize)
     isa = instruction_set(target)
-    reader, graph = prepared(module, schedule, requantize, halos=isa.machine == CPU)
+    on_cpu = isa.machine == CPU
+    reader, graph = prepared(module, schedule, requantize, halos=on_cpu, half=not on_cpu)
     return Emitter(graph, reader, isa, schedule, tuned).emit()
 
 
@@ -81,14 +83,15 @@ def conv_layers(module: tvm.IRModule, machine: str = CPU) -> list[ConvLayer]:
     module : tvm.IRModule
         As for `lower`; its batch must be known.
     machine : str
-        ``"cpu"`` or ``"cuda"``: images lie otherwise in the memory of either.
+        ``"cpu"`` or ``"cuda"``: images lie otherwise in the memory of either, and only the latter
+        has kernels for float16.
 
     Raises
     ------
     ModelError
         As `lower`.
     """
-    _, graph = prepared(module, AUTO, halos=machine == CPU)
+    _, graph = prepared(module, AUTO, halos=machine == CPU, half=machine != CPU)
     batch = graph.inputs[0].shape[0]
     return [
         ConvLayer(node.label, shape_text(node), conv_spec(node, batch), conv_weights(node))

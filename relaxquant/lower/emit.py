@@ -27,7 +27,8 @@ from .tvm_calls import tvm_call
 
 # For the next network: emitting TIR takes longer than all else about a kernel that is compiled.
 PRIM_FUNCS = Recent(1024)
-PRECISIONS = {"int16": "int16", "uint8": "int8"}  # the widest of several is shown
+# The first of several is shown.
+PRECISIONS = {"int16": "int16", "uint8": "int8", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,6 @@ def _function_name(node: Node, implementation: Implementation, function: PrimFun
 
 def _precision(node: Node) -> str:
     """Of the arithmetic, or of what a memory-bound kernel moves."""
-    if node.op == "conv2d" and not node.integer:
-        return "fp32"
     values = node.inputs[:1] if node.op == "conv2d" else [*node.inputs, node.output]
     dtypes = {value.dtype for value in values}
     return next((word for dtype, word in PRECISIONS.items() if dtype in dtypes), "fp32")
@@ -168,7 +167,7 @@ def _widths(node: Node, implementation: Implementation) -> dict[str, int]:
     if node.op != "conv2d":
         return {}
     weight = next(a for a in implementation.arguments if isinstance(a, np.ndarray))
-    weight_bits = activation_bits = 32
+    weight_bits = activation_bits = 8 * np.dtype(node.inputs[0].dtype).itemsize
     if node.integer:
         data, array = node.inputs[0], narrowest(node.weight.array)
         wide = int(np.abs(array.astype(np.int32)).max(initial=0)).bit_length() + 1
@@ -184,6 +183,7 @@ def _widths(node: Node, implementation: Implementation) -> dict[str, int]:
 def _tvm_record(node: Node) -> KernelRecord:
     name = node.call.op.name.removeprefix("relax.")
     shape = f"{node.inputs[0].shape} -> {node.output.shape}" if node.inputs else ""
+    in_half = any(value.dtype == "float16" for value in (*node.inputs, node.output))
     return KernelRecord(
         name=name,
         layer=node.label,
@@ -191,6 +191,6 @@ def _tvm_record(node: Node) -> KernelRecord:
         shape=shape,
         layout="NCHW",
         schedule="tvm default",
-        precision="fp32",
+        precision="fp16" if in_half else "fp32",
         reason=node.reason,
     )

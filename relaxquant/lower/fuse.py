@@ -88,7 +88,7 @@ def _absorb(node: Node, reader: Node, graph: Graph, defined_by: dict, users: dic
     if reader.op == "clip" and not quantized:
         node.clip = _both(node.clip, reader.clip)
         return True
-    return reader.op == "quantize" and not quantized
+    return reader.op in ("quantize", "cast") and not quantized
 
 
 def _bias_of(conv: Node, bias_add: Node) -> np.ndarray:

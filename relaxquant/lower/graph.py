@@ -13,7 +13,7 @@ import tvm
 
 from ..kernels.fixed_point import FLOAT
 from ..kernels.rounding import TO_EVEN
-from ..kernels.spec import INTEGERS, TensorSpec, Window, centered
+from ..kernels.spec import FLOATS, INTEGERS, TensorSpec, Window, centered
 
 
 @dataclass(eq=False)
@@ -27,10 +27,11 @@ class Value:
     shape : tuple
         Logical shape; the first entry is None where the batch is symbolic.
     dtype : str
-        ``"float32"``, or ``"uint8"`` (int8 is stored shifted by 128) or ``"int16"`` for quantized
-        activations. Other dtypes only pass through layers that stay with TVM.
+        ``"float32"`` or ``"float16"``, or ``"uint8"`` (int8 is stored shifted by 128) or
+        ``"int16"`` for quantized activations. Other dtypes only pass through layers that stay with
+        TVM. A float16 value stands for the float32 variable too that it is cast to.
     scale : float
-        Real units for one step; 1 for float32.
+        Real units for one step; 1 for floats.
     zero_point : int
         Stored value of 0.
     block : int
@@ -74,7 +75,12 @@ class Value:
     @property
     def is_feature_map(self) -> bool:
         """Whether it is (N, C, H, W) or (N, C), which kernels can take."""
-        return len(self.shape) in (2, 4) and (self.dtype == "float32" or self.is_quantized)
+        return len(self.shape) in (2, 4) and (self.dtype in FLOATS or self.is_quantized)
+
+    @property
+    def float_dtype(self) -> str:
+        """dtype of what float arithmetic reads of it: float32, but for what is float16 already."""
+        return "float16" if self.dtype == "float16" else "float32"
 
     @property
     def spec(self) -> TensorSpec:
@@ -103,9 +109,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Weight:
-    """A layer's weights: float32, or int8 or int16 with a scale for each output channel.
+    """A layer's weights: floats, or int8 or int16 with a scale for each output channel.
 
-    ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for float32.
+    ``array`` is (O, I / groups, KH, KW); ``scale`` is (O,) float64, or None for floats.
     ``zero_point`` (O,) int32 is what is subtracted from int8, None where it is 0 everywhere.
     ``float32_scales`` says whether TFLite multiplies ``scale`` by the data's in float32: that of a
     convolution's uint8 weights.
@@ -118,7 +124,7 @@ class Weight:
 
     @property
     def dequantized(self) -> np.ndarray:
-        """The weights as float32."""
+        """The weights as floats: float32, but for those that are float16."""
         if self.scale is None:
             return self.array
         steps = centered(self.array, self.zero_point)
@@ -131,10 +137,10 @@ class Node:
 
     ``op`` is one of ``conv2d`` (dense layers too), ``max_pool2d``, ``avg_pool2d`` (``mean`` if it
     was one over height and width), ``add``, ``mul``, ``table`` (a function of each element),
-    ``softmax``, ``pad``, ``resize``, ``concat``, ``clip``, ``quantize``, ``convert``, ``bias_add``,
-    ``narrow``, or ``tvm``: a Relax call that no kernel here takes, with the ``reason``. ``inputs``
-    of a conv2d are its data and, once fused, the residual; its ``reason`` says why it stays in
-    float although it is quantized.
+    ``softmax``, ``pad``, ``resize``, ``concat``, ``clip``, ``quantize``, ``cast`` (to float16),
+    ``convert``, ``bias_add``, ``narrow``, or ``tvm``: a Relax call that no kernel here takes, with
+    the ``reason``. ``inputs`` of a conv2d are its data and, once fused, the residual; its
+    ``reason`` says why it stays in float although it is quantized.
 
     ``dense`` says of a conv2d that it is a dense layer.
 

@@ -12,16 +12,16 @@ from ..kernels.tir import BLOCK, ceildiv
 from .graph import Graph, Node, Value
 
 QUAD = 4  # channels of one int8 dot product
-TAKE_ANY = ("quantize", "clip", "load", "store")  # their kernel reads every layout
+TAKE_ANY = ("quantize", "clip", "cast", "load", "store")  # their kernel reads every layout
 
 
 def assign(graph: Graph, layout: str = NCHW16C, halos: bool = True) -> None:
     """Choose the block of every value and insert the conversions that follow, in place.
 
-    The network's inputs and outputs, and what stays with TVM, are float32 in plain NCHW. Everything
+    The network's inputs and outputs, and what stays with TVM, are floats in plain NCHW. Everything
     else is in ``layout``, so that two layers that agree have nothing between them. An image of up
-    to four channels goes into the first integer convolution padded to four channels, or with its
-    border around it where that saves work, and into a float one as it is.
+    to four channels goes into the first convolution of integers or of float16 padded to four
+    channels, or with its border around it where that saves work, and into one of float32 as it is.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def assign(graph: Graph, layout: str = NCHW16C, halos: bool = True) -> None:
         _settle_precision(node)
         inserter.nodes.append(node)
     graph.outputs = [
-        inserter.meet(value, ("float32", 1) if value.is_feature_map else None)
+        inserter.meet(value, (value.float_dtype, 1) if value.is_feature_map else None)
         for value in graph.outputs
     ]
     graph.nodes = inserter.nodes
@@ -69,8 +69,9 @@ class _Blocks:
         """Block of the node's output, for those who read it."""
         if stays_with_tvm(node) or not node.output.is_feature_map or node.op == "store":
             return 1
-        quantizes = node.op in ("quantize", "clip", "load") and node.output.is_quantized
-        if quantizes and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
+        makes_pixels = node.op in ("quantize", "clip", "load") and node.output.is_quantized
+        makes_pixels = makes_pixels or node.op == "cast"
+        if makes_pixels and node.output.shape[1] <= QUAD and all(map(_takes_quads, readers)):
             if self.halos and self.layout == NCHW16C and node.output.dtype == "uint8":
                 node.output.halo = _common_halo(node.output, readers)
             return node.output.shape[1] if node.output.halo else QUAD
@@ -81,14 +82,17 @@ class _Blocks:
         if not value.is_feature_map or node.op in TAKE_ANY:
             return None
         if stays_with_tvm(node):
-            return "float32", 1
+            return value.float_dtype, 1
         if node.op == "conv2d" and index == 0:
-            return (value.dtype if node.integer else "float32"), self._of_conv(node, value)
+            dtype = value.dtype if node.integer else value.float_dtype
+            return dtype, self._of_conv(node, value)
         return value.dtype, self._whole(value)
 
     def _of_conv(self, node: Node, value: Value) -> int:
-        if node.integer:
-            return value.block if value.halo or value.block == QUAD else self._whole(value)
+        if value.halo or value.block == QUAD:
+            return value.block
+        if node.integer or value.dtype == "float16":
+            return self._whole(value)
         plain_image = value.block == 1 and value.shape[1] < BLOCK and len(value.shape) == 4
         plain_image = plain_image and not value.channels_last
         return 1 if plain_image and node.groups == 1 else self._whole(value)
@@ -98,7 +102,9 @@ class _Blocks:
 
 
 def _takes_quads(reader: Node | None) -> bool:
-    return reader is not None and reader.op == "conv2d" and reader.integer and reader.groups == 1
+    if reader is None or reader.op != "conv2d" or reader.groups > 1:
+        return False
+    return reader.integer or reader.inputs[0].dtype == "float16"
 
 
 def _common_halo(image: Value, readers: list[Node]) -> tuple[int, int, int, int] | None:
@@ -108,7 +114,7 @@ def _common_halo(image: Value, readers: list[Node]) -> tuple[int, int, int, int]
 
 
 def _settle_precision(node: Node) -> None:
-    """What TVM computes is float32, whatever the reader assumed of a reshape."""
+    """What TVM computes is of floats, whatever the reader assumed of a reshape."""
     if stays_with_tvm(node) and node.output.is_quantized:
         node.output.dtype, node.output.scale, node.output.zero_point = "float32", 1.0, 0
 

@@ -15,15 +15,20 @@ from .read import Reader, main_of
 
 
 def prepared(
-    module: tvm.IRModule, schedule: str, requantize: str = FLOAT, halos: bool = True
+    module: tvm.IRModule,
+    schedule: str,
+    requantize: str = FLOAT,
+    halos: bool = True,
+    half: bool = False,
 ) -> tuple[Reader, Graph]:
     """Read, fused, and with a layout for every value; parameters as those of `lower.lower`.
 
-    ``halos`` says whether there is a kernel for images with a border around them.
+    ``halos`` says whether there is a kernel for images with a border around them, ``half`` whether
+    there are kernels for float16.
     """
     keep_float: dict[str, str] = {}
     while True:
-        reader = Reader(main_of(joined(module)), keep_float, requantize)
+        reader = Reader(main_of(joined(module)), keep_float, requantize, half)
         graph = reader.graph()
         fuse(graph)
         graph.drop_dead()

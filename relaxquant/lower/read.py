@@ -13,7 +13,7 @@ from tvm import relax
 
 from ..errors import ModelError
 from ..kernels.fixed_point import FLOAT
-from ..kernels.spec import Window
+from ..kernels.spec import FLOATS, Window
 from .graph import Graph, Node, Value, Weight
 
 READERS: dict[str, Callable] = {}
@@ -47,7 +47,11 @@ class Unsupported(Exception):
 
 
 class Reader:
-    """Reads ``main`` of a fp32 or QDQ module, binding by binding: one node for each operator.
+    """Reads ``main`` of a float or QDQ module, binding by binding: one node for each operator.
+
+    Where there are kernels for float16, ``half``, a cast to it says how a value is stored, and one
+    to float32 changes nothing, as kernels compute in it. So sums that are cast, biased and clipped
+    are rounded once. Elsewhere float16 stays with TVM.
 
     ``main`` must be straight-line code over tensors of static shape but for the batch; anything
     else raises ModelError.
@@ -58,14 +62,15 @@ class Reader:
         function: relax.Function,
         keep_float: Mapping[str, str] | None = None,
         requantize: str = FLOAT,
+        half: bool = False,
     ):
-        self.function, self.requantize = function, requantize
+        self.function, self.requantize, self.half = function, requantize, half
         self.keep_float = keep_float or {}  # layers that integers cannot compute -> the reason
         self.known: dict = {}  # Relax variable -> Value, Constant, Weight or tuple of those
         self.bound: dict = {}  # Relax variable -> what it is bound to
         self.nodes: list[Node] = []
         self.defined_by: dict[Value, Node] = {}
-        self.flattened: set[str] = set()  # variables that are (N, C * H * W) views of (N, C, H, W)
+        self.flattened: set[Value] = set()  # (N, C * H * W) of (N, C, H, W)
         self.transposed: dict[Value, Value] = {}  # (N, H, W, C) of TVM's -> the (N, C, H, W) of it
         self.returned = _returned(function)
         self.inputs: list[Value] = []
@@ -88,15 +93,17 @@ class Reader:
         return graph
 
     def _result(self, expression):
-        """What ``main`` returns; a quantized value in the form that the variable's type says."""
+        """What ``main`` returns; a value that is kept otherwise in the form that its type says."""
         if isinstance(self.bound.get(expression), relax.Tuple):
             expression = self.bound[expression]
         if isinstance(expression, relax.Tuple):
             return tuple(self._result(field) for field in expression.fields)
         value = self.lookup(expression)
-        if isinstance(value, Value) and value.is_quantized and dtype_of(expression) != "float32":
-            return self.store(value, f"{value.name}_stored", dtype_of(expression))
-        return value
+        if not isinstance(value, Value) or not (value.is_quantized or value.dtype == "float16"):
+            return value
+        dtype = dtype_of(expression)
+        is_so = dtype == value.float_dtype  # or becomes so by the layout's conversion
+        return value if is_so else self.store(value, f"{value.name}_stored", dtype)
 
     def store(self, value: Value, name: str, dtype: str, channels_last: bool = False) -> Value:
         """Append the node that gives ``value`` to the caller, as ``dtype``."""
@@ -180,7 +187,8 @@ class Reader:
         value = self.lookup(expression)
         if not isinstance(value, Value):
             raise Unsupported("an operand is a constant where an activation is expected")
-        if not value.is_feature_map or rank not in (None, len(value.shape)):
+        has_kernels = value.is_feature_map and (self.half or value.dtype != "float16")
+        if not has_kernels or rank not in (None, len(value.shape)):
             raise Unsupported(f"operand of shape {value.shape} and dtype {value.dtype}")
         return value
 
@@ -199,6 +207,11 @@ def _returned(function: relax.Function) -> set:
             if binding.var in returned and isinstance(binding.value, relax.Var):
                 returned.add(binding.value)
     return returned
+
+
+def float_output(var) -> Value:
+    """What an operator on floats gives, by the type of its Relax variable."""
+    return Value(var.name, shape_of(var), dtype_of(var) if dtype_of(var) in FLOATS else FLOATS[0])
 
 
 def shape_of(var) -> tuple:
@@ -243,15 +256,15 @@ def window_of(call, kernel, data: Value, output_shape) -> Window:
     return Window(tuple(kernel), strides, (top, left, bottom, right), dilation)
 
 
-def weight_of(reader: Reader, expression, axis: int) -> Weight:
-    """Constant weights: float32, or integers by dequantize along the output-channel axis."""
+def weight_of(reader: Reader, expression, axis: int, data: Value) -> Weight:
+    """Constant weights: floats, or integers by dequantize along the output-channel axis."""
     known = reader.lookup(expression)
-    if isinstance(known, QuantizedConstant):
-        return known.weight(axis)
     array = reader.array(expression)
-    if array is None:
+    if array is None and not isinstance(known, QuantizedConstant):
         raise Unsupported("weights that are not constant")
-    return Weight(array)
+    if data.dtype == "float16" and (array is None or array.dtype != data.dtype):
+        raise Unsupported("weights that are not float16, of data that is")
+    return Weight(array) if array is not None else known.weight(axis)
 
 
 class QuantizedConstant:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels.fixed_point import TFLITE
 from ..kernels.rounding import TO_EVEN
-from ..kernels.spec import Window
+from ..kernels.spec import FLOATS, Window
 from ..parts import read_sum
 from ..qdq import QUANTIZE, read_rounding
 from .graph import Node, Value
@@ -17,6 +17,7 @@ from .read import (
     Reader,
     Unsupported,
     dtype_of,
+    float_output,
     reads,
     shape_of,
     weight_of,
@@ -37,9 +38,9 @@ def conv2d(reader: Reader, var, call) -> Value:
     if (attrs["data_layout"], attrs["kernel_layout"]) != ("NCHW", "OIHW"):
         raise Unsupported(f"conv2d in {attrs['data_layout']}/{attrs['kernel_layout']}")
     data = reader.value(call.args[0], rank=4)
-    weight = weight_of(reader, call.args[1], axis=0)
+    weight = weight_of(reader, call.args[1], axis=0, data=data)
     window = window_of(call, weight.array.shape[2:], data, shape_of(var))
-    output = Value(var.name, shape_of(var))
+    output = float_output(var)
     return reader.add(
         "conv2d",
         [data],
@@ -55,14 +56,13 @@ def conv2d(reader: Reader, var, call) -> Value:
 def dense(reader: Reader, var, call) -> Value:
     """Dense layer: a convolution whose kernel covers the whole image."""
     data = reader.value(call.args[0], rank=2)
-    weight = weight_of(reader, call.args[1], axis=1)
+    weight = weight_of(reader, call.args[1], axis=1, data=data)
     if weight.array.ndim != 2:
         raise Unsupported(f"matmul with weights of shape {weight.array.shape}")
-    producer = reader.defined_by.get(data)
     channels, height, width = data.shape[1], 1, 1
     channels_last = False
-    if producer is not None and producer.label in reader.flattened:
-        data = producer.inputs[0]
+    if data in reader.flattened:
+        data = reader.defined_by[data].inputs[0]
         channels_last = data in reader.transposed
         data = reader.transposed.get(data, data)
         channels, height, width = data.shape[1:]
@@ -70,7 +70,7 @@ def dense(reader: Reader, var, call) -> Value:
         kernel = weight.array.T.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
     else:
         kernel = weight.array.T.reshape(-1, channels, height, width)
-    output = Value(var.name, shape_of(var))
+    output = float_output(var)
     return reader.add(
         "conv2d",
         [data],
@@ -96,7 +96,7 @@ def flatten(reader: Reader, var, call) -> Value:
         return reader.add("view", [data], output)
     if len(data.shape) != 4 or len(shape) != 2 or shape[0] != data.shape[0]:
         raise Unsupported(f"reshape from {data.shape} to {shape}")
-    reader.flattened.add(var.name)
+    reader.flattened.add(output)
     return reader.add("flatten", [data], output, call=call, reason="reshape of a feature map")
 
 
@@ -127,7 +127,7 @@ def permute_dims(reader: Reader, var, call) -> Value:
 def add(reader: Reader, var, call) -> Value:
     """Bias (constant operand) or residual add (two activations of one shape)."""
     shape = shape_of(var)
-    output = Value(var.name, shape)
+    output = float_output(var)
     arrays = [_constant(reader, arg) for arg in call.args]
     constant = next((array for array in arrays if array is not None), None)
     if constant is None:
@@ -159,7 +159,7 @@ def clip(reader: Reader, var, call) -> Value:
     bounds = {"relax.nn.relu": (0.0, np.inf), "relax.nn.relu6": (0.0, 6.0)}.get(call.op.name)
     if bounds is None:
         bounds = tuple(float(arg.value) for arg in call.args[1:3])
-    return reader.add("clip", [data], Value(var.name, shape_of(var)), clip=bounds)
+    return reader.add("clip", [data], float_output(var), clip=bounds)
 
 
 @reads("multiply")
@@ -177,7 +177,7 @@ def multiply(reader: Reader, var, call) -> Value:
         a, b = b, a
     if a.shape != shape or b.shape not in (shape, (*shape[:2], 1, 1)):
         raise Unsupported(f"multiply of {a.shape} and {b.shape} broadcasts")
-    return reader.add("mul", [a, b], Value(var.name, shape))
+    return reader.add("mul", [a, b], float_output(var))
 
 
 @reads("nn.softmax")
@@ -186,7 +186,7 @@ def softmax(reader: Reader, var, call) -> Value:
     data = reader.value(call.args[0], rank=2)
     if data.dtype != "uint8" or int(call.attrs["axis"]) % 2 != 1:
         raise Unsupported("softmax of something else than quantized vectors")
-    return reader.add("softmax", [data], Value(var.name, shape_of(var)))
+    return reader.add("softmax", [data], float_output(var))
 
 
 @reads("concat")
@@ -196,7 +196,29 @@ def concat(reader: Reader, var, call) -> Value:
     values = [reader.value(field, rank=4) for field in fields]
     if int(call.attrs["axis"]) % 4 != 1:
         raise Unsupported(f"concat along axis {call.attrs['axis']}")
-    return reader.add("concat", values, Value(var.name, shape_of(var)))
+    return reader.add("concat", values, float_output(var))
+
+
+@reads("astype")
+def astype(reader: Reader, var, call) -> Value:
+    """Casts between float32 and float16, where there are kernels for both; see `Reader`."""
+    data, dtype = reader.value(call.args[0]), dtype_of(var)
+    if not reader.half or not {data.dtype, dtype} <= set(FLOATS):
+        raise Unsupported(f"astype from {data.dtype} to {dtype}")
+    if dtype in (FLOATS[0], data.dtype):
+        return data
+    if data in reader.flattened:
+        return _flattened_cast(reader, var, reader.defined_by[data])
+    return reader.add("cast", [data], float_output(var))
+
+
+def _flattened_cast(reader: Reader, var, view: Node) -> Value:
+    """The cast of a flattened feature map as the feature map's, flattened: for dense layers."""
+    image = Value(f"{var.name}_image", view.inputs[0].shape, dtype_of(var))
+    output = float_output(var)
+    reader.flattened.add(output)
+    cast = reader.add("cast", view.inputs, image)
+    return reader.add("flatten", [cast], output, call=view.call, reason=view.reason)
 
 
 @reads("quantize")
@@ -213,6 +235,8 @@ def quantize(reader: Reader, var, call) -> Value:
         raise Unsupported("quantize to int16 with a zero point")
     kept = "int16" if dtype == "int16" else "uint8"
     data, rounding = _before_quantize(reader, call.args[0], float(scale.reshape(())))
+    if data.dtype == "float16":
+        raise Unsupported("quantize of float16")
     output = Value(var.name, data.shape, kept, float(scale.reshape(())), stored)
     output.rounding, output.signed = rounding, dtype == "int8"
     if data.same_steps(output):
@@ -304,7 +328,7 @@ def _narrow(reader: Reader, var, call, integers: Value) -> Value:
         raise Unsupported(
             "dequantize with other scales than the quantize before it, or zero points"
         )
-    output = Value(var.name, integers.shape)
+    output = float_output(var)
     left = Node("tvm", [integers], output, var.name, call=call, reason="saturates no layer's sum")
     fields = {"narrow": bits, "steps": scale.astype(np.float64), "calls": (quantize, left)}
     return reader.add("narrow", quantize.inputs, output, **fields)

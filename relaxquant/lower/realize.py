@@ -96,7 +96,8 @@ def conv_weights(node: Node) -> ConvWeights:
     residual_scale = residual.scale / output.scale if residual else 1.0
     if not node.integer:
         # The accumulator is in output units already: no multiplier is needed.
-        weight = (node.weight.dequantized.astype(np.float64) / output.scale).astype(np.float32)
+        weight = node.weight.dequantized.astype(np.float64) / output.scale
+        weight = weight.astype(node.inputs[0].float_dtype)
         return ConvWeights(weight, bias / output.scale, None, low, high, residual_scale)
     multiplier, shift = float_multiplier(node), None
     if in_fixed_point(node):
@@ -164,7 +165,7 @@ def narrowest(weight: np.ndarray) -> np.ndarray:
 def bounds(output: Value, clip: tuple[float, float] | None) -> tuple[float, float]:
     """Clip range in output units before the zero point is added: the dtype's and the layer's."""
     low, high = clip if clip is not None else (-np.inf, np.inf)
-    if output.dtype != "float32":
+    if output.dtype in LIMITS:
         lowest, highest = LIMITS[output.dtype]
         low = max(low / output.scale, lowest - output.zero_point)
         high = min(high / output.scale, highest - output.zero_point)
@@ -224,7 +225,7 @@ def _convert(node: Node, batch, isa) -> Implementation:
     low, high = bounds(output, node.clip)
     if integer.takes(node) and data.scale != output.scale:
         return _table(replace(node, table=integer.requantized(data, output, low, high)), batch, isa)
-    same = data.scale == output.scale and node.clip is None and data.dtype != "float32"
+    same = data.scale == output.scale and node.clip is None and data.dtype in LIMITS
     shift = 128 if (data.dtype, output.dtype) == ("int8", "uint8") else 0
     copies = same and output.dtype == "uint8" and output.zero_point == data.zero_point + shift
     spec = convert.ConvertSpec(batch, data.spec, output.spec, copies)
@@ -291,6 +292,7 @@ _REALIZERS = {
     "concat": _concat,
     "clip": _convert,
     "quantize": _convert,
+    "cast": _convert,
     "convert": _convert,
     "load": _convert,
     "store": _convert,

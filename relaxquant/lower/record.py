@@ -31,7 +31,8 @@ class KernelRecord:
     schedule : str
         Row of the schedule table, or ``"tvm default"``.
     precision : str
-        ``"int8"``, ``"int16"`` or ``"fp32"``: the arithmetic that is executed.
+        ``"int8"``, ``"int16"``, ``"fp16"`` or ``"fp32"``: what is multiplied, or, of layers that
+        multiply nothing, moved. Sums of fp16 are fp32.
     instructions : str
         What multiplies and adds.
     macs : int
@@ -39,9 +40,11 @@ class KernelRecord:
     tile : str
         Register tile, vectors of output channels x pixels.
     weight_bits : int
-        Fewest bits that hold the layer's weights; 32 for fp32, 0 where there are none.
+        Fewest bits that hold the layer's weights; those of the type for floats, 0 where there are
+        none.
     activation_bits : int
-        Bits that the layer's input uses; 16 for int16, 32 for fp32, 0 where nothing is multiplied.
+        Bits that the layer's input uses; those of the type for int16 and floats, 0 where nothing is
+        multiplied.
     weight_bytes : int
         Weights in memory as this kernel reads them: packed, or, where it does not decode packed
         weights (depthwise, NHWC, Winograd), in int8 or int16 whatever their bits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..kernels.spec import Window
 from .graph import Value
-from .read import Reader, Unsupported, reads, shape_of, window_of
+from .read import Reader, Unsupported, float_output, reads, shape_of, window_of
 
 RESIZE_MODES = ("asymmetric", "half_pixel", "align_corners")
 
@@ -89,7 +89,7 @@ def _average(reader: Reader, var, data: Value, window: Window, **fields) -> Valu
     taps = window.kernel[0] * window.kernel[1]
     if data.dtype == "int16" and taps >= 1 << 16:
         raise Unsupported(f"the sum of {taps} int16 may need more than int32")
-    return reader.add("avg_pool2d", [data], Value(var.name, shape_of(var)), window=window, **fields)
+    return reader.add("avg_pool2d", [data], float_output(var), window=window, **fields)
 
 
 def _nchw(reader: Reader, call) -> Value:

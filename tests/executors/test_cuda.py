@@ -96,6 +96,45 @@ def test_fp32_is_that_of_a_cpu():
     np.testing.assert_allclose(got, rq.compile(module)(x), rtol=1e-4, atol=1e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [("residual", "sm_80"), ("inverted_residual", "sm_80"), ("flatten_dense", "sm_61")],
+)
+def test_half_is_fp32_but_for_rounding(name, arch):
+    """Weights and outputs of up to six layers are rounded to 11 bits: by 0.05 % each, at most."""
+    network, x = make(name)
+    fp32 = rq.frontends.from_torch(network, x)
+    got = emulated(rq.frontends.in_half(fp32), arch, x.numpy())
+    expected = rq.compile(fp32)(x)
+    assert 0 < np.abs(got - expected).max() < 0.005 * np.abs(expected).max()
+
+
+def test_half_has_its_tensor_cores_and_its_proof():
+    network, x = make("inverted_residual")
+    half = rq.frontends.in_half(rq.frontends.from_torch(network, x))
+    library = rq.compile(half, target="sm_80")
+    assert {record.precision for record in library.kernels} == {"fp16"}
+    layers = [record for record in library.kernels if record.macs]
+    schedules = ["cuda_direct", "cuda_mma", "cuda_direct", "cuda_mma", "cuda_direct"]
+    assert [record.schedule for record in layers] == schedules  # depthwise in the middle
+    executed = {"cuda_direct": "float32", "cuda_mma": "float16"}
+    rows = rq.proof(library).rows
+    assert [row.precision for row in rows] == [executed[name] for name in schedules]
+    assert all(row.executed[row.precision] >= row.macs for row in rows)
+    older = rq.compile(half, target="sm_75")
+    assert {record.schedule for record in older.kernels if record.macs} == {"cuda_direct"}
+
+
+@WITH_GPU
+@pytest.mark.parametrize("name", ["residual", "inverted_residual", "flatten_dense", "branches"])
+def test_a_gpus_half_is_fp32_but_for_rounding(name):
+    network, x = make(name)
+    fp32 = rq.frontends.from_torch(network, x)
+    got, expected = rq.compile(rq.frontends.in_half(fp32), target="cuda")(x), rq.compile(fp32)(x)
+    assert 0 < np.abs(got - expected).max() < 0.005 * np.abs(expected).max()
+
+
 @WITH_GPU
 @pytest.mark.parametrize("name", ["residual", "inverted_residual", "flatten_dense", "branches"])
 @pytest.mark.parametrize("executor", ["graph", "vm"])
@@ -170,8 +209,9 @@ def test_a_runner_runs_on_what_is_on_the_device_already(library, residual):
         del library.__dict__["_on_gpu"]
 
 
-def test_half_multiplies_in_sixteen_bits_and_is_for_fp32_modules(residual):
-    network, x = make("residual")
+@pytest.mark.parametrize("name", ["residual", "inverted_residual"])
+def test_half_multiplies_in_sixteen_bits_and_is_for_fp32_modules(residual, name):
+    network, x = make(name)
     module = rq.frontends.from_torch(network, x)
     half = rq.frontends.in_half(module)
     got = rq.compile(half, executor="naive")(x.numpy())

@@ -39,6 +39,9 @@ VECTOR(longlong, long long)
 SHORTER(int, int)
 SHORTER(uint, unsigned)
 SHORTER(float, float)
+typedef _Float16 half;
+VECTOR(half, half)
+static inline half __float2half_rn(float a) { return a; }
 struct alignas(16) longlong2 { long long x, y; };
 static inline longlong2 make_longlong2(long long x, long long y) { return {x, y}; }
 
@@ -52,18 +55,27 @@ static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline int __mulhi(int a, int b) { return (int)(((long long)a * b) >> 32); }
 static inline int __float2int_rn(float a) { return (int)lrintf(a); }
 
-static int byte_of(unsigned word, int k, bool is_signed) {
-  unsigned char byte = word >> (8 * k);
-  return is_signed ? (signed char)byte : byte;
+// Number k of the values that lie in a register.
+template <typename T>
+static T value_of(unsigned word, int k) {
+  T values[4 / sizeof(T)];
+  memcpy(values, &word, 4);
+  return values[k];
 }
 
 static inline int __dp4a(unsigned x, int w, int acc) {
-  for (int k = 0; k < 4; ++k) acc += byte_of(x, k, false) * byte_of(w, k, true);
+  for (int k = 0; k < 4; ++k) acc += value_of<uint8_t>(x, k) * value_of<int8_t>(w, k);
   return acc;
 }
 
-// One lane's operands of a warp's instruction.
-struct Operands { int rows, columns, depth; int* d[4]; unsigned a[4], b[2]; };
+// One lane's operands of a warp's instruction, and what executes it.
+struct Fiber;
+struct Operands {
+  void (*execute)(Fiber*);
+  int rows, depth;
+  void* d[4];
+  unsigned a[4], b[2];
+};
 struct Fiber { ucontext_t context; std::vector<char> stack; Operands operands; bool waits, ended; };
 static ucontext_t scheduler;
 static Fiber* current;
@@ -77,36 +89,50 @@ static void wait_for_warp(Operands operands) {
 
 // d += a * b. A lane is group * 4 + member; of the left operand it has the rows group and group + 8,
 // of the right one the column group, and of the sums the columns 2 * member and 2 * member + 1.
+template <typename Sum, typename Left, typename Right>
 static void multiply(Fiber* warp) {
   const Operands& shape = warp[0].operands;
-  int left[16][32], right[32][8];
+  const int count = 4 / sizeof(Left);  // values of a register
+  Sum left[16][32], right[32][8];
   for (int lane = 0; lane < 32; ++lane) {
     const Operands& o = warp[lane].operands;
-    if (!warp[lane].waits || o.rows != shape.rows) { fputs("divergent warp\n", stderr); abort(); }
+    if (!warp[lane].waits || o.execute != shape.execute || o.rows != shape.rows) {
+      fputs("divergent warp\n", stderr);
+      abort();
+    }
     int group = lane / 4, member = lane % 4;
-    for (int k = 0; k < 4; ++k)
-      for (int part = 0; part < shape.depth / 16; ++part) {
-        int at = 16 * part + 4 * member + k;
-        right[at][group] = byte_of(o.b[part], k, true);
+    for (int k = 0; k < count; ++k)
+      for (int part = 0; part < shape.depth / (4 * count); ++part) {
+        int at = count * (4 * part + member) + k;
+        right[at][group] = value_of<Right>(o.b[part], k);
         for (int low = 0; low < shape.rows / 8; ++low)
-          left[group + 8 * low][at] = byte_of(o.a[2 * part + low], k, false);
+          left[group + 8 * low][at] = value_of<Left>(o.a[2 * part + low], k);
       }
   }
   for (int lane = 0; lane < 32; ++lane)
     for (int i = 0; i < shape.rows / 4; ++i)
       for (int k = 0; k < shape.depth; ++k)
-        *warp[lane].operands.d[i] += left[lane / 4 + 8 * (i / 2)][k] * right[k][lane % 4 * 2 + i % 2];
+        *(Sum*)warp[lane].operands.d[i] +=
+            left[lane / 4 + 8 * (i / 2)][k] * right[k][lane % 4 * 2 + i % 2];
   for (int lane = 0; lane < 32; ++lane) warp[lane].waits = false;
 }
 
 static void m16n8k32(int& d0, int& d1, int& d2, int& d3, int a0, int a1, int a2, int a3, int b0,
                      int b1) {
-  wait_for_warp({16, 8, 32, {&d0, &d1, &d2, &d3}, {(unsigned)a0, (unsigned)a1, (unsigned)a2,
-                 (unsigned)a3}, {(unsigned)b0, (unsigned)b1}});
+  wait_for_warp({multiply<int, uint8_t, int8_t>, 16, 32, {&d0, &d1, &d2, &d3},
+                 {(unsigned)a0, (unsigned)a1, (unsigned)a2, (unsigned)a3},
+                 {(unsigned)b0, (unsigned)b1}});
+}
+
+static void m16n8k16(float& d0, float& d1, float& d2, float& d3, int a0, int a1, int a2, int a3,
+                     int b0, int b1) {
+  wait_for_warp({multiply<float, half, half>, 16, 16, {&d0, &d1, &d2, &d3},
+                 {(unsigned)a0, (unsigned)a1, (unsigned)a2, (unsigned)a3},
+                 {(unsigned)b0, (unsigned)b1}});
 }
 
 static void m8n8k16(int& d0, int& d1, int a0, int b0) {
-  wait_for_warp({8, 8, 16, {&d0, &d1}, {(unsigned)a0}, {(unsigned)b0}});
+  wait_for_warp({multiply<int, uint8_t, int8_t>, 8, 16, {&d0, &d1}, {(unsigned)a0}, {(unsigned)b0}});
 }
 
 // Every fiber runs once in each pass of `run_block`, from one barrier to the next.
@@ -139,7 +165,7 @@ static void run_block(int width, int height) {
       any = true;
     }
     for (size_t warp = 0; warp + 32 <= fibers.size(); warp += 32)
-      if (fibers[warp].waits) multiply(&fibers[warp]);
+      if (fibers[warp].waits) fibers[warp].operands.execute(&fibers[warp]);
     for (Fiber& fiber : fibers)
       if (fiber.waits) { fputs("a lane waits for its warp\n", stderr); abort(); }
   }

@@ -28,9 +28,13 @@ from relaxquant.kernels.cuda.generate import generate
 
 HEADER = Path(__file__).with_suffix(".h")
 ASSEMBLY = re.compile(r'asm volatile\(((?:\s*"[^"]*")+)\s*:([^:]*):([^;]*)\);')
-TEMPLATES = {
-    "m16n8k32": "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};",
-    "m8n8k16": "{%0, %1}, {%2}, {%3}, {%0, %1};",
+# Of each instruction that the header has: types of sums, operands and sums, and registers.
+EIGHT_BIT, HALF = ["s32", "u8", "s8", "s32"], ["f32", "f16", "f16", "f32"]
+SIXTEEN_ROWS = "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+INSTRUCTIONS = {
+    "m16n8k32": (EIGHT_BIT, SIXTEEN_ROWS),
+    "m16n8k16": (HALF, SIXTEEN_ROWS),
+    "m8n8k16": (EIGHT_BIT, "{%0, %1}, {%2}, {%3}, {%0, %1};"),
 }
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -64,10 +68,10 @@ def emulate(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> d
 def _instruction(match: re.Match) -> str:
     template = "".join(re.findall(r'"([^"]*)"', match[1]))
     head, registers = template.split(" ", 1)
-    mnemonic, shape, *kinds = head.replace(".sync.aligned", "").split(".")
-    assert (mnemonic, kinds) == ("mma", ["row", "col", "s32", "u8", "s8", "s32"])
-    assert registers.strip() == TEMPLATES[shape]
-    operands = re.findall(r'"\+?r"\(([^)]*)\)', match[2] + match[3])
+    mnemonic, shape, *order, kinds = head.replace(".sync.aligned", "").split(".", 4)
+    assert (mnemonic, order) == ("mma", ["row", "col"])
+    assert (kinds.split("."), registers.strip()) == INSTRUCTIONS[shape]
+    operands = re.findall(r'"\+?[rf]"\(([^)]*)\)', match[2] + match[3])
     return f"{shape}({', '.join(operands)});"
 
 

@@ -128,11 +128,11 @@ class Layer:
 
 
 def stored_values(rng, spec: TensorSpec, batch: int) -> np.ndarray:
-    """Random activations: the whole range of integers, or normal float32."""
+    """Random activations: the whole range of integers, or normal floats."""
     shape = (batch, spec.channels, spec.height, spec.width)
     if spec.integers:
         return rng.integers(spec.integers[0], spec.integers[1] + 1, shape).astype(spec.dtype)
-    return rng.standard_normal(shape).astype(np.float32)
+    return rng.standard_normal(shape).astype(spec.dtype)
 
 
 def random_tensor(rng, spec: TensorSpec, batch: int) -> np.ndarray:
@@ -196,7 +196,7 @@ def conv_layer(
     if residual:
         residual_zero_point = residual_zero_point if residual == "uint8" else 0
         extra = replace(out, dtype=residual, zero_point=residual_zero_point)
-    narrow = narrow if dtype != "float32" else None
+    narrow = narrow if data.integers else None
     epilogue = EpilogueSpec(extra, clip, narrow, requantize, left_shifts, rounds_once)
     batch_size = None if symbolic else batch
     spec = ConvSpec(batch_size, data, out, window, groups, epilogue, weight_zero_points)
@@ -205,7 +205,7 @@ def conv_layer(
     if weights.shift is not None:
         step_by_step = not takes_at_once(weights.shift)
         epilogue = replace(epilogue, step_by_step=step_by_step, saturates=unbounded)
-    elif spec.precision != "fp32" and out_dtype == "uint8" and not residual:
+    elif spec.is_integer and out_dtype == "uint8" and not residual:
         saturates = unbounded and weights.multiplier.max() <= MOST_THAT_SATURATES
         epilogue = replace(epilogue, saturates=bool(saturates))
     spec = replace(spec, epilogue=epilogue)
@@ -220,16 +220,16 @@ def conv_layer(
 def _conv_weights(rng, spec: ConvSpec, weight_max: int, weight_dtype: str) -> ConvWeights:
     shape = (spec.out.channels, spec.data.channels // spec.groups, *spec.window.kernel)
     low, high = (-3.5, 2.25) if spec.epilogue.clip else (-np.inf, np.inf)
-    unit = {"float32": 1, "uint8": 20, "int16": 5000}[spec.out.dtype]
+    unit = {"uint8": 20, "int16": 5000}.get(spec.out.dtype, 1)
     if spec.out.integers:
         lowest, highest = (end - spec.out.zero_point for end in spec.out.integers)
         low, high = max(unit * low, lowest), min(unit * high, highest)
     residual_scale = rng.uniform(0.1, 2)
     taps = np.prod(shape[1:])
-    if spec.precision == "fp32":
+    if not spec.is_integer:
         weight = rng.standard_normal(shape) * unit
         bias = rng.standard_normal(shape[0])
-        weight, bias = weight.astype(np.float32), bias.astype(np.float32)
+        weight, bias = weight.astype(spec.data.dtype), bias.astype(np.float32)
         return ConvWeights(weight, bias, None, low, high, residual_scale)
     if spec.precision == "int16":  # as far as int32 sums allow
         weight_max = min(weight_max, int(0.8 * 2**31 / 2**15 / taps))

@@ -31,9 +31,9 @@ def fused_multiply_add(a: np.ndarray, b: np.float32, c: np.ndarray) -> np.ndarra
 
 
 def to_float(stored: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """Steps above the zero point for integers, the values themselves for float32; float32."""
-    if spec.dtype == "float32":
-        return stored
+    """Steps above the zero point for integers, the values themselves for floats; float32."""
+    if spec.is_float:
+        return stored.astype(np.float32)
     return (stored.astype(np.int32) - spec.zero_point).astype(np.float32)
 
 
@@ -46,11 +46,11 @@ ROUND = {
 
 
 def from_float(value, low: float, high: float, spec: TensorSpec, clip: bool = True) -> np.ndarray:
-    """Clip, round as the tensor says, add the zero point; float32 is only clipped, if ``clip``."""
+    """Clip, round as the tensor says, add the zero point; floats are only clipped, if ``clip``."""
     assert value.dtype == np.float32
     clipped = np.minimum(np.maximum(value, np.float32(low)), np.float32(high))
-    if spec.dtype == "float32":
-        return clipped if clip else value
+    if spec.is_float:
+        return (clipped if clip else value).astype(spec.dtype)
     steps = ROUND[spec.rounding](clipped).astype(np.int64) + spec.zero_point
     lowest, highest = spec.integers
     inside = steps.min() >= lowest and steps.max() <= highest
@@ -153,9 +153,9 @@ def max_pool(spec: PoolSpec, data: np.ndarray) -> np.ndarray:
 def avg_pool(
     spec: PoolSpec, data: np.ndarray, multiplier: float, low: float, high: float
 ) -> np.ndarray:
-    """Average pooling; sums are int32 for integers and float32, tap after tap, for float32."""
+    """Average pooling; sums are int32 for integers and float32, tap after tap, for floats."""
     zero_point = spec.data.zero_point
-    steps = data.astype(np.int64) - zero_point if spec.data.integers else data
+    steps = data.astype(np.int64) - zero_point if spec.data.integers else to_float(data, spec.data)
     size = spec.window.output_size(*data.shape[2:])
     total = np.zeros((*data.shape[:2], *size), steps.dtype)
     for _, _, taps in window_taps(pad_image(steps, spec.window), spec.window, size):

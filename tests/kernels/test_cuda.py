@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +20,15 @@ from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.cuda import bind
 from relaxquant.kernels.cuda.conv2d_direct import depthwise, in_fp32
 from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a, grouped_by_dp4a
-from relaxquant.kernels.cuda.conv2d_mma import by_mma, pack_fragments
+from relaxquant.kernels.cuda.conv2d_mma import by_mma
+from relaxquant.kernels.cuda.mma_tile import pack_fragments
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.registry import implement_conv2d
 from relaxquant.kernels.spec import TensorSpec, Window
 from relaxquant.kernels.tile import Tile
 from tests.kernels import reference
 from tests.kernels.cuda_emulator import cuda_source, emulate, needs_compiler, on_gpu
-from tests.kernels.harness import build, conv_layer, from_memory, random_tensor, to_memory
+from tests.kernels.harness import Layer, build, conv_layer, from_memory, random_tensor, to_memory
 from tests.kernels.harness import run as run_on_cpu
 
 MACHINES = [
@@ -89,11 +91,13 @@ FP32 = {
 }
 
 
-def functions_and_calls(layers: dict, rule, isa, tile=None) -> tuple[dict, dict]:
+def functions_and_calls(
+    layers: dict, rule, isa, tile=None, change: Callable[[Layer], Layer] = lambda layer: layer
+) -> tuple[dict, dict]:
     """PrimFuncs by name, and (layer, arguments) for each of them."""
     functions, calls = {}, {}
     for index, (name, options) in enumerate(layers.items()):
-        layer = conv_layer(seed=index, **options)
+        layer = change(conv_layer(seed=index, **options))
         if options.get("requantize") == "tflite":
             layer = step_by_step(layer)
         implementation = rule(layer.spec, layer.weights, isa, tile)
@@ -201,11 +205,15 @@ def test_fp32(machine, rule):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_kernels_that_only_move_memory(machine):
+@pytest.mark.parametrize(
+    "data",
+    [TensorSpec(21, 9, 8, "uint8", zero_point=7), TensorSpec(21, 9, 8, "float16")],
+    ids=["uint8", "float16"],
+)
+def test_kernels_that_only_move_memory(machine, data):
     """Those written as parallel loops for CPUs, on the threads of a GPU."""
     target, rng = targets.resolve("sm_61"), np.random.default_rng(0)
     isa = instruction_set(target)
-    data = TensorSpec(21, 9, 8, "uint8", zero_point=7)
     bounds = np.array([-7, 248, 0.75], np.float32)
     pools = {
         kind: pool2d.PoolSpec(
@@ -330,6 +338,11 @@ def test_fragments_hold_every_weight_once():
         ("sm_80", dict(groups=16), "cuda_direct", "int32 multiply-add"),
         ("sm_80", dict(channels=20, groups=2), "reference", "int32 multiply-add"),
         ("sm_80", dict(dtype="float32"), "cuda_direct", "fp32 multiply-add"),
+        ("sm_80", dict(dtype="float16"), "cuda_mma", "mma.sync.m16n8k16"),
+        ("sm_75", dict(dtype="float16"), "cuda_direct", "fp32 multiply-add"),
+        ("sm_80", dict(dtype="float16", channels=3, block=4), "cuda_direct", "fp32 multiply-add"),
+        ("sm_80", dict(dtype="float16", groups=16), "cuda_direct", "fp32 multiply-add"),
+        ("sm_80", dict(dtype="float16", channels=20, groups=2), "reference", "fp32 multiply-add"),
     ],
 )
 def test_what_a_layer_gets_follows_from_the_compute_capability(

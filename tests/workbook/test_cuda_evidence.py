@@ -7,7 +7,7 @@ import pytest
 import relaxquant as rq
 from tests.networks import make
 from workbook import cuda_evidence, cuda_roofline
-from workbook.cuda_variants import DP4A, MMA, NAIVE, STOCK_FP32
+from workbook.cuda_variants import DP4A, FP16, MMA, NAIVE, STOCK_FP32
 
 TARGET = "sm_80"
 
@@ -65,6 +65,7 @@ def test_stock_multiplies_integers_one_by_one_whatever_their_type(layer):
     assert layer[NAIVE]["multiplied as"] == "float32"
     assert layer[DP4A][column] == 1 / 4
     assert layer[MMA][column] == 1 / 128
+    assert (layer[FP16]["multiplied as"], layer[FP16][column]) == ("float16", 1 / 64)
     assert "the same number of instructions" in cuda_evidence.layer_words(list(layer.values()))
 
 

@@ -13,7 +13,7 @@ from relaxquant import measure, zoo
 from tests.networks import make
 from tests.workbook.subjects import recording_run
 from workbook import cuda_speed, cuda_variants
-from workbook.cuda_variants import FP32, MMA, NAIVE, OTHERS, STOCK_FP32
+from workbook.cuda_variants import FP16, FP32, MMA, NAIVE, OTHERS, STOCK_FP32
 from workbook.errors import WorkbookError
 
 COMMON = {"model": "residual", "trained": False, "batch": 2}
@@ -47,6 +47,7 @@ def libraries_of(subject, change=lambda y: y):
         STOCK_FP32: OnCpu(fp32),
         NAIVE: OnCpu(int8),
         FP32: OnCpu(fp32),
+        FP16: OnCpu(fp32),
         MMA: OnCpu(int8, change),
     }
 
@@ -64,7 +65,8 @@ def test_times_stand_beside_labels(subject):
         columns = cuda_variants.columns(name)
         for metric in ("latency", "agreement"):
             assert (metric, columns["precision"], columns["executor"]) in kept
-    assert "times faster than our fp32" in cuda_speed.words(timings)
+    words = cuda_speed.words(timings)
+    assert "times faster than our fp32" in words and "times faster than our fp16" in words
 
 
 def test_integers_must_be_the_cpus_and_floats_close_to_them(subject):
@@ -113,7 +115,8 @@ def test_every_variant_compiles_from_what_it_needs():
     assert list(found) == list(cuda_variants.VARIANTS)
     used = {record.schedule for record in found[cuda_variants.DP4A].kernels if record.macs}
     assert used == {"cuda_dp4a"}
-    halves = found[cuda_variants.STOCK_FP16].kernels.where(precision="fp16")
-    assert sum(bool(record.macs) for record in halves) == 5
+    for name in (cuda_variants.STOCK_FP16, FP16):
+        halves = found[name].kernels.where(precision="fp16")
+        assert sum(bool(record.macs) for record in halves) == 5
     for library in found.values():
         assert all(launch.blocks for launch in library.launches.values())

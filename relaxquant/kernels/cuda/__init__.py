@@ -2,6 +2,7 @@
 
 - `bind`: what is written as parallel loops, for any machine, on the threads of a GPU;
 - `thread_tile`: what convolutions have in common, a register tile of pixels and channels a thread;
+- `mma_tile`: the same for tensor cores, a tile of pixels and channels a warp;
 - `generate`: from there to CUDA's text;
 - `conv2d_dp4a`, `conv2d_mma` and `conv2d_direct`: what multiplies.
 

@@ -1,8 +1,9 @@
-"""Schedule ``cuda_direct``: fp32 convolution and dense layers, and depthwise ones, fp32 and int8.
+"""Schedule ``cuda_direct``: convolution and dense layers of floats, and depthwise ones of int8 too.
 
 A thread computes a few pixels times one or two fours of output channels (`thread_tile`), in fp32 by
-fused multiply-adds. In a depthwise layer the four channels are those of the input too: a tap is
-four multiply-adds, of int32 for int8, as there is no sum over channels that dp4a could take.
+fused multiply-adds; float16 becomes float32 as it is loaded. In a depthwise layer the four channels
+are those of the input too: a tap is four multiply-adds, of int32 for int8, as there is no sum over
+channels that dp4a could take.
 
 Packing: activations NCHW16c, or plain NCHW for an image; weights (tile, I blocks, KH, KW, I, O of
 the tile), depthwise (O / 4, KH, KW, 4).
@@ -32,11 +33,11 @@ NAME = "cuda_direct"
 WHOLE = lanes_at(0, FOUR)
 
 
-@register(NAME, precisions=("fp32",), machines=(CUDA,))
+@register(NAME, precisions=("fp32", "fp16"), machines=(CUDA,))
 def in_fp32(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
-    """Direct convolution in float32."""
+    """Direct convolution, computed in float32."""
     if not spec.groups_are_whole_blocks:
         return None
     tile = tile or Tile(vectors=fours_of_tile(spec, 2), pixels=pixels_of_tile(spec, 4))
@@ -51,7 +52,7 @@ def in_fp32(
     )
 
 
-@register(NAME, precisions=("fp32", "int8"), machines=(CUDA,))
+@register(NAME, precisions=("fp32", "fp16", "int8"), machines=(CUDA,))
 def depthwise(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
@@ -62,7 +63,7 @@ def depthwise(
     tile = tile or Tile(vectors=1, pixels=pixels_of_tile(spec, 2))
     return Implementation(
         schedule=NAME,
-        instructions=f"{'fp32' if spec.precision == 'fp32' else 'int32'} multiply-add",
+        instructions=f"{'int32' if spec.is_integer else 'fp32'} multiply-add",
         key=(NAME, "depthwise", spec, tile),
         build=lambda: prim_func(lambda: DepthwiseConv2d(spec, isa, tile).emit()),
         arguments=conv_arguments(spec, weights, [pack_depthwise(spec, weights.weight)]),
@@ -78,7 +79,7 @@ def pack_depthwise(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
 
 
 class Fp32Conv2d(ThreadTile):
-    """Emits a convolution in float32."""
+    """Emits a convolution of floats."""
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, tile: Tile):
         super().__init__(spec, isa, tile, pixel_threads(spec))
@@ -88,7 +89,7 @@ class Fp32Conv2d(ThreadTile):
         outputs, block = FOUR * self.tile.vectors, self.spec.data.block
         kernel = self.spec.window.kernel
         shape = (self.channel_tiles(), self.group_blocks, *kernel, block, outputs)
-        self.weights = arg("weight", shape, "float32")
+        self.weights = arg("weight", shape, self.spec.data.dtype)
 
     def emit_tap(self, block, kh, kw) -> None:
         """Four input channels at a time, or the one that there is."""
@@ -104,7 +105,8 @@ class Fp32Conv2d(ThreadTile):
     def _multiply_add(self, x: list, inner: int, at: tuple) -> None:
         for j in range(self.tile.vectors):
             w = local(FOUR, "float32")
-            store(w, [WHOLE], self.weights[(*at, lanes_at(j * FOUR, FOUR))])
+            loaded = self.weights[(*at, lanes_at(j * FOUR, FOUR))]
+            store(w, [WHOLE], T.cast(loaded, f"float32x{FOUR}"))
             for i in range(self.tile.pixels):
                 acc = self.acc[i, j]
                 for channel in range(FOUR):
@@ -124,26 +126,28 @@ class DepthwiseConv2d(ThreadTile):
 
     def emit_weights(self) -> None:
         """As `pack_depthwise` lays them."""
-        dtype = "float32" if self.spec.precision == "fp32" else "int8"
+        dtype = "int8" if self.spec.is_integer else self.spec.data.dtype
         shape = (self.spec.out.padded_channels // FOUR, *self.spec.window.kernel, FOUR)
         self.weights = arg("weight", shape, dtype)
 
     def emit_tap(self, block, kh, kw) -> None:
         """Four channels of every pixel times the tap's weights."""
         data = self.spec.data
+        dtypes = (data.dtype, "int8") if self.spec.is_integer else ("float32", "float32")
         for j in range(self.tile.vectors):
             channel = self.channel(j)
-            w = local(FOUR, self.weights.dtype)
-            store(w, [WHOLE], self.weights[channel // FOUR, kh, kw, WHOLE])
+            w = local(FOUR, dtypes[1])
+            loaded = self.weights[channel // FOUR, kh, kw, WHOLE]
+            store(w, [WHOLE], T.cast(loaded, f"{w.dtype}x{FOUR}"))
             for i in range(self.tile.pixels):
-                x = local(FOUR, data.dtype)
+                x = local(FOUR, dtypes[0])
                 self.load_pixel(x, i, channel // data.block, kh, kw, channel % data.block, FOUR)
                 for lane in range(FOUR):
                     self._multiply_add(self.acc[i, j], x, w, lane)
 
     def _multiply_add(self, acc, x, w, lane: int) -> None:
-        if self.spec.precision == "fp32":
-            total = fused_multiply_add(x[lane], w[lane], acc[lane], 1)
-        else:
+        if self.spec.is_integer:
             total = acc[lane] + T.cast(x[lane], "int32") * T.cast(w[lane], "int32")
+        else:
+            total = fused_multiply_add(x[lane], w[lane], acc[lane], 1)
         store(acc, [lane], total)

@@ -1,12 +1,9 @@
 """Schedule ``cuda_mma``: int8 convolution and dense layers as implicit GEMM on tensor cores.
 
-A warp computes a tile of pixels (rows) times output channels (columns), 32 input channels of a tap
-at a time. How a warp's registers hold the operands of ``mma.sync.m16n8k32`` suits NCHW16c: the
-thread of a row and of four columns of the left operand needs those four channels of two
-neighbouring blocks, each one word, and eight rows by four threads are 128 bytes in a row of memory.
-
-The columns of the right operand are numbered so that the four sums which two products leave in a
-thread are four neighbouring channels of one pixel: the epilogue stores them as one word.
+A warp computes a tile (`mma_tile`), 32 input channels of a tap at a time. How a warp's registers
+hold the operands of ``mma.sync.m16n8k32`` suits NCHW16c: the thread of a row and of four columns of
+the left operand needs those four channels of two neighbouring blocks, each one word, and eight rows
+by four threads are 128 bytes in a row of memory.
 
 Packing: activations NCHW16c; weights (O / 16, I / 32, KH, KW, 32 threads, 16 bytes), 16 bytes being
 what a thread holds of 16 output channels; an odd last block of inputs meets weights of 0.
@@ -28,19 +25,16 @@ own.
 
 from __future__ import annotations
 
-import numpy as np
-from tvm.backend.cuda.op import cuda_func_call
-
 from ..epilogue import conv_arguments
 from ..intrinsics import InstructionSet
 from ..registry import Implementation, register
 from ..spec import ConvSpec, ConvWeights
 from ..tile import Tile
-from ..tir import BLOCK, CUDA, T, arg, ceildiv, lanes_at, local, prim_func, store
-from .thread_tile import FOUR, WARP, ThreadTile, pixels_of_tile
+from ..tir import CUDA, T, ceildiv, local, prim_func
+from .mma_tile import MmaTile, applies, pack_fragments, tile_of
+from .thread_tile import FOUR
 
 NAME = "cuda_mma"
-ROWS = 8  # pixels of a warp that are neighbours: a thread has every eighth
 FUNCTION = "relaxquant_mma_u8s8"
 # Both halves of a product of 16 pixels x 16 channels x 32 inputs. ``top`` and ``bottom`` are the
 # four channels of pixels 8 apart; a1 and a3 belong to the bottom, a2 and a3 to inputs 16 to 31.
@@ -74,21 +68,14 @@ def source(isa: InstructionSet) -> str:
     return f"{_SIGNATURE} {{{''.join(lines)}\n}}\n"
 
 
-def applies(spec: ConvSpec, isa: InstructionSet) -> bool:
-    """Whether there are tensor cores, and blocks of 16 channels that are summed up together."""
-    return bool(isa.matrix_multiply) and spec.groups == 1 and spec.data.block == BLOCK
-
-
 @register(NAME, precisions=("int8",), machines=(CUDA,))
 def by_mma(
     spec: ConvSpec, weights: ConvWeights, isa: InstructionSet, tile: Tile | None = None
 ) -> Implementation | None:
     """Implicit GEMM on tensor cores."""
-    if not applies(spec, isa):
+    if not isa.matrix_multiply or not applies(spec):
         return None
-    blocks = spec.out.padded_channels // BLOCK
-    vectors = next(count for count in (4, 3, 2, 1) if blocks % count == 0)
-    tile = tile or Tile(vectors=vectors, pixels=max(pixels_of_tile(spec, 4), 2))
+    tile = tile or tile_of(spec)
     return Implementation(
         schedule=NAME,
         instructions=isa.matrix_multiply,
@@ -99,89 +86,24 @@ def by_mma(
     )
 
 
-def pack_fragments(spec: ConvSpec, weight: np.ndarray) -> np.ndarray:
-    """Weights in the order of a warp's registers.
+class MmaConv2d(MmaTile):
+    """Emits the convolution in int8."""
 
-    Parameters
-    ----------
-    spec : ConvSpec
-        The layer.
-    weight : numpy.ndarray
-        int8 (O, I, KH, KW).
-
-    Returns
-    -------
-    numpy.ndarray
-        int8 (O / 16, I / 32, KH, KW, 32, 16): for each thread four words, the inputs 0 to 15 and 16
-        to 31 of one output channel, then of the second one.
-    """
-    outputs, inputs, kh, kw = weight.shape
-    tiles, steps = spec.out.padded_channels // BLOCK, ceildiv(inputs, 2 * BLOCK)
-    padded = np.zeros((tiles * BLOCK, steps * 2 * BLOCK, kh, kw), weight.dtype)
-    padded[:outputs, :inputs] = weight
-    # Channel 4 * a + 2 * half + b is column 2 * a + b of its half's product: thread 4 * column + q
-    # has its inputs 4 * q and on.
-    shape = (tiles, FOUR, 2, 2, steps, 2, FOUR, FOUR, kh, kw)  # t, a, half, b, s, k, q, byte
-    order = (0, 4, 8, 9, 1, 3, 6, 2, 5, 7)  # t, s, kh, kw, a, b, q, half, k, byte
-    packed = padded.reshape(shape).transpose(order)
-    return np.ascontiguousarray(packed.reshape(tiles, steps, kh, kw, WARP, BLOCK))
-
-
-class MmaConv2d(ThreadTile):
-    """Emits the convolution; a tile's vectors are blocks of 16 channels, of which a thread has 4.
-
-    ``tile.pixels`` are a thread's: an even number, each pair a product's 16 rows.
-    """
+    weight_dtype, function = "int8", FUNCTION
 
     def __init__(self, spec: ConvSpec, isa: InstructionSet, tile: Tile):
-        super().__init__(spec, isa, tile, ROWS)
+        super().__init__(spec, isa, tile)
         self.source = source(isa)
-
-    def threads_of_row(self) -> int:
-        """A warp."""
-        return WARP
-
-    def pixel(self, i: int):
-        """The rows of the products, eight by eight."""
-        return self.first_pixel + i * ROWS + self.thread // FOUR
-
-    def channel(self, j: int):
-        """Four channels of a block for each thread of a row."""
-        return (self.row * self.tile.vectors + j) * BLOCK + self.thread % FOUR * FOUR
-
-    def channel_tiles(self) -> int:
-        """Tiles of whole blocks."""
-        return self.spec.out.padded_channels // (BLOCK * self.tile.vectors)
 
     def reduction_blocks(self) -> int:
         """Pairs of blocks."""
         return ceildiv(self.spec.data.blocks, 2)
 
-    def emit_weights(self) -> None:
-        """As `pack_fragments` lays them."""
-        blocks = self.spec.out.padded_channels // BLOCK
-        shape = (blocks, self.reduction_blocks(), *self.spec.window.kernel, WARP, BLOCK)
-        self.weights = arg("weight", shape, "int8")
-
-    def emit_tap(self, block, kh, kw) -> None:
-        """32 input channels of all pixels times those of all channels of the tile."""
-        x = [[local(1, "int32") for _ in (0, 1)] for _ in range(self.tile.pixels)]
-        first = self.thread % FOUR * FOUR
-        for i, halves in enumerate(x):
-            for k, word in enumerate(halves):
-                # What is read twice where blocks are odd meets weights of 0.
-                which = T.min(block * 2 + k, self.spec.data.blocks - 1)
-                self.load_pixel(word, i, which, kh, kw, first, FOUR)
-        for j in range(self.tile.vectors):
-            w = local(FOUR, "int32")
-            which = self.row * self.tile.vectors + j
-            packed = self.weights[which, block, kh, kw, self.thread, lanes_at(0, BLOCK)]
-            store(w, [lanes_at(0, FOUR)], T.reinterpret(f"int32x{FOUR}", packed))
-            for i in range(0, self.tile.pixels, 2):
-                left = [x[i + low][k][0] for k in (0, 1) for low in (0, 1)]
-                self._multiply(self.acc[i, j], self.acc[i + 1, j], left, w)
-
-    def _multiply(self, top, bottom, left: list, w) -> None:
-        sums = [T.address_of(acc[0]) for acc in (top, bottom)]
-        right = [w[k] for k in range(FOUR)]
-        T.evaluate(cuda_func_call(FUNCTION, *sums, *left, *right, source_code=self.source))
+    def load_words(self, i: int, block, kh, kw) -> list:
+        """Four channels of either block of a pair."""
+        words, first = [local(1, "int32") for _ in (0, 1)], self.thread % FOUR * FOUR
+        for k, word in enumerate(words):
+            # What is read twice where blocks are odd meets weights of 0.
+            which = T.min(block * 2 + k, self.spec.data.blocks - 1)
+            self.load_pixel(word, i, which, kh, kw, first, FOUR)
+        return [word[0] for word in words]

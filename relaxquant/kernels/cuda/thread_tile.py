@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from math import gcd
 
+import numpy as np
 import tvm
 
 from ..epilogue import Epilogue
@@ -160,7 +161,8 @@ class ThreadTile:
         Parameters
         ----------
         into : Buffer
-            Registers: int32, of four uint8 each, or of the data's own dtype.
+            Registers: int32, for the data as they lie in memory, four bytes in each; else of the
+            data's own dtype or one that they are converted to.
         i : int
             The pixel of the tile.
         block, kh, kw
@@ -177,11 +179,13 @@ class ThreadTile:
         if data.block > 1:
             at.append(lanes_at(first, count) if count > 1 else first)
         value, words = self.data[tuple(at[: len(self.data.shape)])], count
-        border = tvm.tirx.const(data.zero_point, data.dtype)
-        if into.dtype != data.dtype:
-            words = count // FOUR
+        border = tvm.tirx.const(data.zero_point, into.dtype)
+        if into.dtype == "int32":
+            words = count * bytes_of(data.dtype) // FOUR
             value = T.reinterpret(vector("int32", words), value)
             border = T.int32(zero_word(data.zero_point))
+        else:
+            value = T.cast(value, vector(into.dtype, count))
         whole = lanes_at(0, words) if words > 1 else 0
         if not any(window.padding):
             store(into, [whole], value)
@@ -199,6 +203,11 @@ class ThreadTile:
             return block
         group = self.channel(0) // (self.spec.out.channels // self.spec.groups)
         return group * self.group_blocks + block
+
+
+def bytes_of(dtype: str) -> int:
+    """Bytes of one element."""
+    return np.dtype(dtype).itemsize
 
 
 def vector(dtype: str, lanes: int) -> str:

@@ -227,9 +227,9 @@ class InstructionSet:
     machine : str
         ``"cpu"``, or ``"cuda"``, whose kernels are functions of a thread: a vector is then four
         neighbouring channels in one thread's registers.
-    matrix_multiply : str
-        What multiplies whole tiles of integers, for a schedule of its own; empty where nothing
-        does.
+    matrix_multiply, half_matrix_multiply : str
+        What multiplies whole tiles, of int8 and of float16, for schedules of their own; empty where
+        nothing does.
     """
 
     name: str
@@ -247,6 +247,7 @@ class InstructionSet:
     add_bytes: Callable | None = field(repr=False, default=None)
     machine: str = CPU
     matrix_multiply: str = ""
+    half_matrix_multiply: str = ""
 
     def dot_for(self, quads: np.ndarray, activation_max: int = 255, steps: int = 1) -> DotProduct:
         """The fastest dot product that is exact for these weights.

@@ -1,6 +1,6 @@
 """CUDA: four-way dot products in a thread from sm_61 on, matrix products in a warp from sm_75 on.
 
-Source: NVIDIA's PTX ISA, ``dp4a`` and ``mma.sync`` with .u8 and .s8 operands.
+Source: NVIDIA's PTX ISA, ``dp4a`` and ``mma.sync`` with .u8 and .s8, or .f16, operands.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _round_to_int(v):
     return T.call_pure_extern(f"int32x{LANES}", "__float2int_rn", v)
 
 
-def _of(name: str, matrix_multiply: str) -> InstructionSet:
+def _of(name: str, matrix_multiply: str = "", half_matrix_multiply: str = "") -> InstructionSet:
     return InstructionSet(
         name=name,
         features=frozenset(),
@@ -38,12 +38,13 @@ def _of(name: str, matrix_multiply: str) -> InstructionSet:
         round_to_int=_round_to_int,
         machine=CUDA,
         matrix_multiply=matrix_multiply,
+        half_matrix_multiply=half_matrix_multiply,
     )
 
 
-CUDA_DP4A = _of("cuda_dp4a", "")
+CUDA_DP4A = _of("cuda_dp4a")
 CUDA_MMA_SM75 = _of("cuda_mma_sm75", "mma.sync.m8n8k16")
-CUDA_MMA_SM80 = _of("cuda_mma_sm80", "mma.sync.m16n8k32")
+CUDA_MMA_SM80 = _of("cuda_mma_sm80", "mma.sync.m16n8k32", "mma.sync.m16n8k16")
 
 # Least compute capability, highest first.
 CUDA_SETS: tuple[tuple[int, InstructionSet], ...] = (
