@@ -36,8 +36,8 @@ def ptx(text: str, arch: str) -> str:
         return nvrtc.compiled(text, arch).ptx
     if shutil.which("nvcc") is None:
         raise TargetError(
-            f"PTX is made by NVIDIA's compiler, and there is none: {nvrtc.PACKAGES}, which needs no "
-            "GPU, or put CUDA's nvcc on the PATH"
+            f"PTX is made by NVIDIA's compiler, and there is none: {nvrtc.PACKAGES}, which needs "
+            "no GPU, or put CUDA's nvcc on the PATH"
         )
     return _by_nvcc(text, arch)
 
@@ -85,8 +85,8 @@ def _disassembled(cubin: bytes, arch: str) -> str:
     if done.returncode:
         message = (done.stderr.strip() or "no message").splitlines()[-1]
         raise TargetError(
-            f"nvdisasm cannot read code for {arch}: {message}; that of CUDA 13 starts at sm_75, and "
-            "lib.source('ptx') is there for all"
+            f"nvdisasm cannot read code for {arch}: {message}; that of CUDA 13 starts at sm_75, "
+            "and lib.source('ptx') is there for all"
         )
     return done.stdout
 

@@ -197,7 +197,7 @@ def test_what_is_not_for_gpus_says_what_is(library, residual, tmp_path):
             use(residual[1])
     with pytest.raises(rq.TargetError, match=r"cannot be exported.*on the machine"):
         library.export(tmp_path / "net.so")
-    with pytest.raises(rq.InputError, match="'cuda', 'ptx', 'sass'.*got 'asm'"):
+    with pytest.raises(rq.InputError, match=r"'cuda', 'ptx', 'sass'.*got 'asm'"):
         library.source("asm")
     with pytest.raises(rq.TargetError, match=r"rq\.tune knows CPUs only, not cuda sm_80"):
         rq.tune(residual[0], target="sm_80")
