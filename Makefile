@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PEERS := $(VENV)/.stamp-peers
-NEEDS := env/requirements.txt env/requirements-dev.txt pyproject.toml
+NEEDS := env/requirements.txt env/requirements-dev.txt env/requirements-cuda.txt pyproject.toml
 # Installed by itself first: pip then finds the pin satisfied and never weighs other builds of it.
 TORCH := $(shell sed -n 's/^\(torch==[^ #]*\).*/\1/p' env/requirements.txt)
 MODERN := import sys; sys.exit(sys.version_info < (3, 11))

@@ -1,7 +1,8 @@
 """A network compiled for an NVIDIA GPU: run it where there is one, read its code anywhere.
 
-TVM's wheel writes CUDA text without a GPU or a toolkit. Machine code comes of it only where it
-runs, by the compiler that TVM finds there: ``nvcc``, else NVRTC of the package ``cuda-bindings``.
+TVM's wheel writes CUDA text without a GPU or a toolkit, and asks for machine code only where it
+runs, of the compiler that TVM finds there: ``nvcc``, else NVRTC of the package ``cuda-bindings``.
+To be read, it is made here: see `nvidia`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,14 +25,19 @@ from .. import target as targets
 from ..errors import InputError, TargetError
 from ..kernels.cuda.generate import generate
 from ..lower.record import KernelTable
+from . import nvidia, nvrtc
 from .launches import Launch, launches_of, prim_funcs
 from .library import Library, Metadata, arrays_of
 from .program import import_tree, link
+from .resources import Resources, occupancy, resources_of
 from .stamps import kernels_called
 
-FORMS = ("cuda", "ptx")
-# What TVM's call of nvcc reads: fast mathematics would round otherwise than kernels say.
-COMPILER = {"TVM_CUDA_COMPILE_MODE": "nvcc", "TVM_CUDA_NVCC_NO_FAST_MATH": "1"}
+FORMS = ("cuda", "ptx", "sass")
+# What TVM's calls of the two compilers read: fast mathematics would round otherwise than kernels
+# say, and is taken back for NVRTC, where it is always on. Registers: see `nvrtc`.
+REGISTERS = {"TVM_CUDA_PTXAS_REG_LEVEL": "5"}  # the assembler's default
+NVCC = {"TVM_CUDA_COMPILE_MODE": "nvcc", "TVM_CUDA_NVCC_NO_FAST_MATH": "1", **REGISTERS}
+NVRTC = {"TVM_CUDA_NVRTC_EXTRA_OPTS": "--ftz=false --prec-div=true --prec-sqrt=true", **REGISTERS}
 
 
 class CudaProgram:
@@ -183,18 +187,50 @@ class CudaLibrary(Library):
         Parameters
         ----------
         form : str
-            ``"cuda"`` for CUDA C++, ``"ptx"`` for what nvcc makes of it.
+            ``"cuda"`` for CUDA C++, ``"ptx"`` for what NVRTC makes of it, nvcc where that is not
+            installed, and ``"sass"`` for NVIDIA's machine code, by NVRTC and nvdisasm. A GPU is
+            needed for none of them; ``env/requirements-cuda.txt`` has the packages.
 
         Raises
         ------
         InputError
             If there is no such form.
         TargetError
-            If there is no nvcc, or it does not know the compute capability.
+            If what makes the form is not installed, does not know the compute capability, or
+            rejects the text.
         """
         if form not in FORMS:
-            raise InputError(f"source form of a CUDA network must be 'cuda' or 'ptx', got {form!r}")
-        return self._program().text if form == "cuda" else ptx(self._program().text, self._target)
+            raise InputError(f"source form of a CUDA network must be one of {FORMS}, got {form!r}")
+        text = self._program().text
+        if form == "cuda":
+            return text
+        return (nvidia.ptx if form == "ptx" else nvidia.sass)(text, self._arch)
+
+    @property
+    def resources(self) -> dict[str, Resources]:
+        """Kernel in the CUDA text -> registers, local and shared memory, as NVRTC compiles it.
+
+        Raises
+        ------
+        TargetError
+            As ``source("ptx")`` does; nvcc is not asked.
+        """
+        return resources_of(nvrtc.compiled(self._program().text, self._arch).log)
+
+    @property
+    def occupancy(self) -> dict[str, float | None]:
+        """Kernel -> threads at once over those that a multiprocessor could run, by arithmetic.
+
+        None where the compute capability's limits are not known to `resources.occupancy`. Raises
+        as `resources` does.
+        """
+        threads = {name: launch.threads for name, launch in self.launches.items()}
+        taken = self.resources
+        return {name: occupancy(taken[name], threads[name], self._arch) for name in taken}
+
+    @property
+    def _arch(self) -> str:
+        return str(self._target.attrs["arch"])
 
     @cached_property
     def _on_gpu(self) -> tuple:
@@ -212,26 +248,10 @@ class CudaLibrary(Library):
         return TargetError(f"a network compiled for CUDA cannot be {done}: {instead}")
 
 
-def ptx(text: str, target: tvm.target.Target) -> str:
-    """PTX of CUDA text by nvcc; TargetError without one, or with one that cannot."""
-    arch = str(target.attrs["arch"])
-    if shutil.which("nvcc") is None:
-        raise TargetError("PTX is made by nvcc, and there is none on the PATH: install CUDA's")
-    with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder) / "kernels.cu", Path(folder) / "kernels.ptx"
-        source.write_text(text)
-        command = ["nvcc", "-ptx", "-O3", "-w", f"-arch={arch}", "-o", str(result), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            message = (done.stderr.strip() or "no message").splitlines()[0]
-            raise TargetError(f"nvcc cannot compile for {arch}: {message}")
-        return result.read_text()
-
-
 @contextlib.contextmanager
 def exact_compiler() -> Iterator[None]:
-    """Have TVM call nvcc, where there is one, without fast mathematics; what a user set stays."""
-    wanted = COMPILER if shutil.which("nvcc") else {}
+    """Have TVM call nvcc, else NVRTC, with the settings above; what a user set stays."""
+    wanted = NVCC if shutil.which("nvcc") else NVRTC
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:

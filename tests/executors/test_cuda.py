@@ -237,7 +237,7 @@ def test_what_is_not_for_gpus_says_what_is(library, residual, tmp_path):
             use(residual[1])
     with pytest.raises(rq.TargetError, match=r"cannot be exported.*on the machine"):
         library.export(tmp_path / "net.so")
-    with pytest.raises(rq.InputError, match="'cuda' or 'ptx', got 'asm'"):
+    with pytest.raises(rq.InputError, match=r"'cuda', 'ptx', 'sass'.*got 'asm'"):
         library.source("asm")
 
 
@@ -257,12 +257,6 @@ def test_cuda_without_a_gpu_is_sm_80():
     )
 
 
-def test_ptx_without_nvcc_names_it(library, monkeypatch):
-    monkeypatch.setattr(cuda.shutil, "which", lambda _name: None)
-    with pytest.raises(rq.TargetError, match="nvcc"):
-        library.source("ptx")
-
-
 def test_the_compilers_settings_are_put_back(monkeypatch):
     monkeypatch.setattr(cuda.shutil, "which", lambda _name: "/somewhere/nvcc")
     monkeypatch.setenv("TVM_CUDA_COMPILE_MODE", "nvrtc")
@@ -271,6 +265,11 @@ def test_the_compilers_settings_are_put_back(monkeypatch):
         assert cuda.os.environ["TVM_CUDA_COMPILE_MODE"] == "nvrtc"
         assert cuda.os.environ["TVM_CUDA_NVCC_NO_FAST_MATH"] == "1"
     assert "TVM_CUDA_NVCC_NO_FAST_MATH" not in cuda.os.environ
+    monkeypatch.setattr(cuda.shutil, "which", lambda _name: None)
+    monkeypatch.delenv("TVM_CUDA_NVRTC_EXTRA_OPTS", raising=False)
+    with cuda.exact_compiler():
+        assert "--prec-div=true" in cuda.os.environ["TVM_CUDA_NVRTC_EXTRA_OPTS"]
+    assert "TVM_CUDA_NVRTC_EXTRA_OPTS" not in cuda.os.environ
 
 
 def test_what_is_asked_for_in_nhwc_still_compiles(residual):

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -355,28 +353,6 @@ def test_what_a_layer_gets_follows_from_the_compute_capability(
     kernel = text[text.index("#ifdef _WIN32") :]
     assert ("__dp4a(" in kernel) == (instruction == "dp4a")
     assert instruction.removeprefix("mma.sync.") in kernel or "mma" not in instruction
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
-@pytest.mark.parametrize(
-    ("rule", "arch", "options"),
-    [
-        (by_dp4a, "sm_80", dict(residual="uint8")),
-        (by_dp4a, "sm_80", dict(requantize="tflite", left_shifts=True)),
-        (by_mma, "sm_75", dict(residual="uint8")),
-        (by_mma, "sm_80", dict(residual="uint8")),
-    ],
-)
-def test_nvcc_takes_them(rule, arch, options):
-    from relaxquant.executors.cuda import ptx
-
-    target = targets.resolve(arch)
-    layer = dict(layer=dict(channels=32, out_channels=32, padding=(1, 1, 1, 1), **options))
-    functions, _ = functions_and_calls(layer, rule, instruction_set(target), Tile(2, 2))
-    text = ptx(cuda_source(functions, target), target)
-    assert f".target {arch}" in text
-    found = re.findall(r"dp4a\.u32\.s32|mma\.sync\.aligned\.m\w+\.row\.col\.s32\.u8\.s8\.s32", text)
-    assert len(found) >= {"sm_75": 16}.get(arch, 4)
 
 
 def test_cpu_schedules_are_not_for_gpus_nor_the_other_way_round():

@@ -8,6 +8,7 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from relaxquant import target as targets
+from relaxquant.executors import nvidia, nvrtc
 from relaxquant.kernels import loop_conv2d
 from relaxquant.kernels.conv2d_metaschedule import workload
 from relaxquant.kernels.dot_choice import DotChoice
@@ -74,3 +75,12 @@ def test_proposals_use_dp4a_and_compute_the_layer(name):
         output = output.astype(out.dtype)
         run(*given, output)
         np.testing.assert_array_equal(from_memory(output, out), expected)
+
+
+@pytest.mark.skipif(not nvrtc.available(), reason=f"NVRTC is not installed: {nvrtc.PACKAGES}")
+def test_nvidias_compiler_takes_proposals():
+    target = targets.resolve("sm_61")
+    kernels = proposals(conv_layer(**LAYERS["one tap"]), target, 2)
+    parts = nvidia.ptx_by_kernel(nvidia.ptx(cuda_source(kernels, target), "sm_61"))
+    assert len(parts) == 2
+    assert all("dp4a.u32.s32" in part and ".shared" in part for part in parts.values())

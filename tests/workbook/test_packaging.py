@@ -21,8 +21,9 @@ ROOT = paths.root()
 
 
 def pins():
-    """Return name -> version of env/requirements.txt and of those for the peers and the fleet."""
-    files = [ROOT / "env" / f"requirements{kind}.txt" for kind in ("", "-peers", "-fleet")]
+    """Return name -> version of env/requirements.txt and of those for peers, fleet and CUDA."""
+    kinds = ("", "-peers", "-fleet", "-cuda")
+    files = [ROOT / "env" / f"requirements{kind}.txt" for kind in kinds]
     lines = [line for file in files for line in file.read_text().splitlines()]
     wanted = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
     return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in wanted}
@@ -102,7 +103,8 @@ def bare(tmp_path):
     (tmp_path / "pyproject.toml").touch()
     wanted = "torch==2.13.0   # why\ntorchvision==0.28.0\n"
     (tmp_path / "env" / "requirements.txt").write_text(wanted)
-    (tmp_path / "env" / "requirements-dev.txt").touch()
+    for kind in ("dev", "cuda"):
+        (tmp_path / "env" / f"requirements-{kind}.txt").touch()
     return tmp_path
 
 
