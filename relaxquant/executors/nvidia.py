@@ -32,14 +32,17 @@ def ptx(text: str, arch: str) -> str:
     TargetError
         If there is neither of the two, or the one there is does not compile it.
     """
-    if nvrtc.available():
-        return nvrtc.compiled(text, arch).ptx
-    if shutil.which("nvcc") is None:
+    check_compiler()
+    return nvrtc.compiled(text, arch).ptx if nvrtc.available() else _by_nvcc(text, arch)
+
+
+def check_compiler() -> None:
+    """Raise TargetError, with the way out, where there is neither NVRTC nor nvcc."""
+    if not nvrtc.available() and shutil.which("nvcc") is None:
         raise TargetError(
-            f"PTX is made by NVIDIA's compiler, and there is none: {nvrtc.PACKAGES}, which needs "
-            "no GPU, or put CUDA's nvcc on the PATH"
+            f"NVIDIA's compiler is needed, and there is none: {nvrtc.PACKAGES}, which needs no "
+            "GPU, or put CUDA's nvcc on the PATH"
         )
-    return _by_nvcc(text, arch)
 
 
 def _by_nvcc(text: str, arch: str) -> str:

@@ -10,6 +10,7 @@ import tvm
 
 from .. import target as targets
 from ..errors import TargetError
+from ..executors import nvidia
 from ..executors import threads as pool
 from ..executors.cuda import exact_compiler
 from ..kernels.cuda.generate import generate
@@ -86,7 +87,7 @@ class LocalGpu(_Local):
     Raises
     ------
     TargetError
-        If there is no CUDA device, or it is of another compute capability.
+        If there is no CUDA device, it is of another compute capability, or there is no compiler.
     """
 
     name = "this machine's GPU"
@@ -105,6 +106,7 @@ class LocalGpu(_Local):
                 f"what is compiled for {asked} cannot be timed on this GPU, which is {found}: tune "
                 "for target 'cuda'"
             )
+        nvidia.check_compiler()
         self.machine = str(self.tvm.device_name)
 
     def timing(self) -> contextlib.AbstractContextManager:

@@ -7,7 +7,6 @@ there is a bound on what rounding may do; see `most_that_may_differ`.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,6 @@ from relaxquant.kernels.cuda.mma_tile import pack_fragments
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.tile import Tile
 from tests.kernels import reference
-from tests.kernels.cuda_emulator import cuda_source
 from tests.kernels.harness import Layer, conv_layer
 from tests.kernels.test_cuda import DEPTHWISE, FP32, LAYERS, MACHINES, functions_and_calls, run
 
@@ -151,14 +149,3 @@ def test_a_threads_two_words_are_neighbours_in_memory():
     # Thread 5 has column 1 and inputs 4 to 7: of channels 1 and, in the second product, 3.
     np.testing.assert_array_equal(packed[0, 0, 0, 0, 5, :4], weight[1, 4:8, 0, 0])
     np.testing.assert_array_equal(packed[0, 1, 0, 0, 5, 4:], weight[3, 20:24, 0, 0])
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
-def test_nvcc_takes_them():
-    from relaxquant.executors.cuda import ptx
-
-    layers = {"layer": EPILOGUES["residual, clipped"]}
-    target = targets.resolve("sm_80")
-    functions, _ = functions_and_calls(in_half(layers), by_half_mma, instruction_set(target))
-    text = ptx(cuda_source(functions, target), target)
-    assert "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32" in text

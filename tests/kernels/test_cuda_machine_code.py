@@ -21,9 +21,11 @@ from relaxquant.kernels.conv2d_reference import plain_loops
 from relaxquant.kernels.cuda.conv2d_direct import depthwise, in_fp32
 from relaxquant.kernels.cuda.conv2d_dp4a import by_dp4a
 from relaxquant.kernels.cuda.conv2d_mma import by_mma
+from relaxquant.kernels.cuda.conv2d_mma_half import by_half_mma
 from relaxquant.kernels.intrinsics import instruction_set
 from relaxquant.kernels.tile import Tile
 from tests.kernels import test_cuda as cases
+from tests.kernels import test_cuda_half as halves
 from tests.kernels.cuda_emulator import cuda_source
 
 pytestmark = pytest.mark.skipif(
@@ -110,6 +112,22 @@ def test_what_multiplies_one_by_one(rule, arch):
         assert not U8S8["mma"].search(ptx)
         # Of bytes multiplied one by one NVIDIA's compiler may make a dp4a of its own.
         assert rule is depthwise or not U8S8["dp4a"].search(ptx)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+def test_mma_of_half_precision(arch):
+    word = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+    layers = halves.in_half(cases.LAYERS | halves.EPILOGUES)
+    assert all(word in ptx for ptx in compiled(layers, by_half_mma, arch).values())
+
+
+@pytest.mark.parametrize("arch", ["sm_61", "sm_90"])
+@pytest.mark.parametrize("rule", [in_fp32, depthwise, plain_loops])
+def test_half_precision_elsewhere_is_multiplied_in_fp32(rule, arch):
+    direct = cases.FP32 | halves.EPILOGUES | halves.IMAGES
+    layers = {in_fp32: direct, depthwise: cases.DEPTHWISE, plain_loops: halves.ODD_GROUPS}[rule]
+    for ptx in compiled(halves.in_half(layers), rule, arch).values():
+        assert "f32" in ptx and "mma" not in ptx and "fma.rn.f16" not in ptx
 
 
 @needs_nvdisasm
