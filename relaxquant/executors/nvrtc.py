@@ -6,8 +6,10 @@ packages: ``env/requirements-cuda.txt``.
 Settings are those with which TVM compiles for a GPU, ``tvm/support/nvcc.py``, but for two that
 `cuda.exact_compiler` changes there too. There is no fast mathematics: division, square roots and
 numbers near zero are IEEE's. And the assembler assigns registers by its default rules: by TVM's,
-``--register-usage-level=10``, it was seen to spill in one of our kernels (sm_90, CUDA 12.9). A
-product and a sum may become one ``fma``, by NVIDIA's default and TVM's.
+``--register-usage-level=10``, one kernel of the tests was seen to spill (sm_90, CUDA 12.9). That is
+no cure: by the default a few kernels of whole networks spill some bytes, as `CudaLibrary.resources`
+tells, and which is faster was not measured. ``fma`` may take the place of a product and a sum, by
+NVIDIA's default and TVM's.
 """
 
 from __future__ import annotations

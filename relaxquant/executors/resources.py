@@ -3,8 +3,9 @@
 Registers, local memory and shared memory are what NVIDIA's assembler says when it compiles the
 text. Occupancy is arithmetic: the blocks that fit at once, over the threads that would.
 
-Source of the limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability";
-of the granularity in which they are allotted: NVIDIA's ``cuda_occupancy.h`` of CUDA 12.9.
+Source of the blocks, and of the granularity in which all is allotted: NVIDIA's ``cuda_occupancy.h``
+of CUDA 12.9. Threads and shared memory are those that NVIDIA publishes in the CUDA C++ Programming
+Guide, "Technical Specifications per Compute Capability"; no device was asked for them.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_half_precision_elsewhere_is_multiplied_in_fp32(rule, arch):
     direct = cases.FP32 | halves.EPILOGUES | halves.IMAGES
     layers = {in_fp32: direct, depthwise: cases.DEPTHWISE, plain_loops: halves.ODD_GROUPS}[rule]
     for ptx in compiled(halves.in_half(layers), rule, arch).values():
-        assert "f32" in ptx and "mma" not in ptx and "fma.rn.f16" not in ptx
+        assert "fma.rn.f32" in ptx and "mma" not in ptx and "fma.rn.f16" not in ptx
 
 
 @needs_nvdisasm
